@@ -1,0 +1,269 @@
+"""Block patterns: which blocks of keys a block of queries sees, along a sequence.
+
+All are causal and work on blocks of ``size`` tokens: with ``I`` the block of the query and ``J`` that of the key, a
+term says which ``J <= I`` are seen, as a list for each ``I`` (never as a matrix); terms are joined by union. Inside the
+query's own block the cut is at the token. (PowerAttention, arXiv 2503.03588, and the baselines it is compared with.)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from fovea.patterns.pattern import Grid, Pattern, as_grid
+from fovea.patterns.spans import BoolArray, IntArray
+
+
+class Term(ABC):
+    """Key blocks seen by a query block. Subclasses are frozen dataclasses; ``name`` is their word in text form."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def blocks(self, row: int) -> IntArray:
+        """The key blocks ``0..row`` that query block ``row`` sees; any order, repeats allowed, may leave the range."""
+
+
+@dataclass(frozen=True)
+class Local(Term):
+    """The last ``window`` blocks, its own included; only every ``dilation``-th of them."""
+
+    window: int
+    dilation: int = 1
+    name: ClassVar[str] = "local"
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.dilation < 1:
+            raise ValueError(f"{self}: window and dilation must be at least 1")
+
+    def blocks(self, row: int) -> IntArray:
+        return np.arange(row, row - self.window, -self.dilation)
+
+
+@dataclass(frozen=True)
+class Sink(Term):
+    """The first ``count`` blocks of the sequence."""
+
+    count: int = 1
+    name: ClassVar[str] = "sink"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"{self}: count must be at least 1")
+
+    def blocks(self, row: int) -> IntArray:
+        return np.arange(self.count)
+
+
+@dataclass(frozen=True)
+class Powers(Term):
+    """Its own block and the blocks exactly 1, 2, 4, 8, ... back (PowerAttention, section 3)."""
+
+    name: ClassVar[str] = "powers"
+
+    def blocks(self, row: int) -> IntArray:
+        return row - np.concatenate([[0], 1 << np.arange(max(row, 1).bit_length())])
+
+
+@dataclass(frozen=True)
+class Offsets(Term):
+    """The blocks exactly so many back."""
+
+    back: tuple[int, ...]
+    name: ClassVar[str] = "offsets"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "back", tuple(self.back))
+        if not self.back or min(self.back) < 0:
+            raise ValueError(f"{self}: back must list distances of at least 0 blocks")
+
+    def blocks(self, row: int) -> IntArray:
+        return row - np.asarray(self.back, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Every(Term):
+    """Its own block and every ``stride``-th block back (stride slash)."""
+
+    stride: int
+    name: ClassVar[str] = "every"
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise ValueError(f"{self}: stride must be at least 1")
+
+    def blocks(self, row: int) -> IntArray:
+        return np.arange(row, -1, -self.stride)
+
+
+@dataclass(frozen=True)
+class Segment(Term):
+    """LongNet's dilated segment: in each aligned segment of ``length`` blocks, every ``rate``-th block sees every
+    ``rate``-th block (arXiv 2307.02486). ``length`` and ``rate`` are powers of two."""
+
+    length: int
+    rate: int
+    name: ClassVar[str] = "segment"
+
+    def __post_init__(self) -> None:
+        for value in (self.length, self.rate):
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"{self}: length and rate must be powers of two")
+
+    def blocks(self, row: int) -> IntArray:
+        if row % self.rate:
+            return np.empty(0, np.int64)
+        return np.arange(row // self.length * self.length, row + 1, self.rate)
+
+
+TERMS: dict[str, type[Term]] = {term.name: term for term in (Local, Sink, Powers, Offsets, Every, Segment)}
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTable:
+    """For each block of queries, the blocks of keys it sees (compressed rows).
+
+    Attributes:
+        size: tokens a block; the last block of keys may be shorter.
+        queries, keys: number of tokens.
+        position: absolute position of the first query; queries stand at ``position + i`` among the keys.
+        first_row: block in which the first query stands; row ``r`` of the table is block ``first_row + r``.
+        indptr: ``[rows + 1]``; row ``r`` sees the blocks ``index[indptr[r]:indptr[r + 1]]``, ascending.
+        index: ``[pairs]``, numbers of key blocks.
+        causal: whether, inside these blocks, a query sees only the keys up to its own position.
+    """
+
+    size: int
+    queries: int
+    keys: int
+    position: int
+    indptr: IntArray
+    index: IntArray
+    causal: bool = True
+
+    @property
+    def first_row(self) -> int:
+        return self.position // self.size
+
+    @property
+    def rows(self) -> int:
+        return len(self.indptr) - 1
+
+    def row(self, row: int) -> IntArray:
+        """Key blocks of the table's row ``row``."""
+        return self.index[self.indptr[row] : self.indptr[row + 1]]
+
+    def mask(self) -> BoolArray:
+        """``[queries, keys]``; small cases only."""
+        seen = np.zeros((self.rows, -(-self.keys // self.size)), dtype=np.bool_)
+        seen[np.repeat(np.arange(self.rows), np.diff(self.indptr)), self.index] = True
+        query, key = self.position + np.arange(self.queries), np.arange(self.keys)
+        mask = seen[query // self.size - self.first_row][:, key // self.size]
+        return mask & (key <= query[:, None]) if self.causal else mask
+
+    def pairs(self) -> int:
+        """Exact number of (query, key) pairs."""
+        total = 0
+        for row in range(self.rows):
+            block = self.first_row + row
+            low = max(block * self.size, self.position)
+            high = min((block + 1) * self.size, self.position + self.queries)
+            others = self.row(row)
+            if self.causal and len(others) and others[-1] == block:
+                total += sum(range(low - block * self.size + 1, high - block * self.size + 1))
+                others = others[:-1]
+            total += (high - low) * int((np.minimum((others + 1) * self.size, self.keys) - others * self.size).sum())
+        return total
+
+
+@dataclass(frozen=True)
+class Blocks(Pattern):
+    """A causal block pattern on sequences: the union of ``terms`` on blocks of ``size`` tokens.
+
+    With fewer queries than keys the queries are the last tokens (decoding): a row of the table depends on the absolute
+    position only, so that decoding sees what prefill saw.
+
+    >>> Blocks(2, (Local(1), Sink(1))).mask(5).astype(int)
+    array([[1, 0, 0, 0, 0],
+           [1, 1, 0, 0, 0],
+           [1, 1, 1, 0, 0],
+           [1, 1, 1, 1, 0],
+           [1, 1, 0, 0, 1]])
+    """
+
+    size: int
+    terms: tuple[Term, ...]
+    name: ClassVar[str] = "blocks"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", (self.terms,) if isinstance(self.terms, Term) else tuple(self.terms))
+        if self.size < 1:
+            raise ValueError(f"Blocks(size={self.size}): size must be at least 1 token")
+        if not self.terms or any(not isinstance(term, Term) for term in self.terms):
+            raise ValueError(f"Blocks(terms={self.terms!r}): terms must be one or more of {', '.join(TERMS)}")
+
+    @classmethod
+    def sliding(cls, size: int, window: int, sink: int = 1) -> Blocks:
+        """Sliding window with sinks (StreamingLLM, arXiv 2309.17453)."""
+        return cls(size, (Local(window), *([Sink(sink)] if sink else [])))
+
+    @classmethod
+    def power(cls, size: int, window: int = 5, sink: int = 1) -> Blocks:
+        """PowerAttention (arXiv 2503.03588, section 3)."""
+        return cls(size, (Local(window), *([Sink(sink)] if sink else []), Powers()))
+
+    @classmethod
+    def strided(cls, size: int, window: int, stride: int, sink: int = 1) -> Blocks:
+        """Stride slash: local blocks, sinks and every ``stride``-th block back."""
+        return cls(size, (Local(window), *([Sink(sink)] if sink else []), Every(stride)))
+
+    @classmethod
+    def dilated(cls, size: int, window: int, dilation: int = 2) -> Blocks:
+        """Every ``dilation``-th of the last ``window`` blocks."""
+        return cls(size, (Local(window, dilation),))
+
+    @classmethod
+    def longnet(cls, size: int, segments: tuple[tuple[int, int], ...]) -> Blocks:
+        """LongNet (arXiv 2307.02486): dilated segments ``(length, rate)`` in blocks."""
+        return cls(size, tuple(Segment(length, rate) for length, rate in segments))
+
+    @property
+    def ndim(self) -> int:
+        return 1
+
+    def table(self, queries: int, keys: int | None = None) -> BlockTable:
+        """The table for the last ``queries`` of ``keys`` tokens. Cached."""
+        keys = queries if keys is None else keys
+        if queries > keys:
+            raise ValueError(f"{self}: {queries} queries cannot stand at the end of {keys} keys")
+        return _table(self, queries, keys)
+
+    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
+        query_grid = as_grid(query_grid, "query_grid")
+        key_grid = query_grid if key_grid is None else as_grid(key_grid, "key_grid")
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).mask()
+
+    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
+        """Exact number of (query, key) pairs."""
+        query_grid = as_grid(query_grid, "query_grid")
+        return self.table(query_grid[0], query_grid[0] if key_grid is None else as_grid(key_grid)[0]).pairs()
+
+    def row(self, block: int) -> IntArray:
+        """The key blocks that query block ``block`` sees, ascending and without repeats."""
+        seen = np.unique(np.concatenate([term.blocks(block) for term in self.terms]))
+        return seen[(seen >= 0) & (seen <= block)].astype(np.int64)
+
+
+@lru_cache(maxsize=256)
+def _table(pattern: Blocks, queries: int, keys: int) -> BlockTable:
+    position = keys - queries
+    rows = range(position // pattern.size, -(-keys // pattern.size)) if queries else range(0)
+    lists = [pattern.row(row) for row in rows]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in lists], dtype=np.int64)]).astype(np.int64)
+    index = np.concatenate([*lists, np.empty(0, np.int64)])
+    return BlockTable(pattern.size, queries, keys, position, indptr, index)

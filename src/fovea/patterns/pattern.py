@@ -1,0 +1,137 @@
+"""What every pattern is: a value that says which keys a query may see.
+
+Patterns are frozen dataclasses. They know nothing of tensors, heads' widths or devices; they are compared, hashed,
+printed and parsed like numbers. ``str(pattern)`` is stable and ``parse`` (see ``text.py``) reads it back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from functools import lru_cache
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from fovea.patterns.spans import BoolArray, Spans
+
+Grid = tuple[int, ...]
+PerAxis = int | tuple[int, ...]
+"""A parameter of each axis: one integer for all axes, or a tuple with one an axis."""
+
+
+def as_grid(grid: int | tuple[int, ...] | list[int], name: str = "grid") -> Grid:
+    """``7 -> (7,)``, ``[4, 5] -> (4, 5)``; refuses anything that is no shape of 1 to 3 axes."""
+    sizes = (grid,) if isinstance(grid, int | np.integer) else tuple(grid)
+    if not 1 <= len(sizes) <= 3 or any(not isinstance(n, int | np.integer) or n < 0 for n in sizes):
+        raise ValueError(f"{name}={grid!r}; it must be the shape of a grid with 1, 2 or 3 axes, e.g. (64, 64)")
+    return tuple(int(n) for n in sizes)
+
+
+def at_axis(value: PerAxis, axis: int) -> int:
+    """The parameter's value on one axis."""
+    return int(value[axis]) if isinstance(value, tuple) else int(value)
+
+
+class Pattern(ABC):
+    """Which keys each query may see.
+
+    Subclasses are frozen dataclasses whose ``name`` is the first word of their text form.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def ndim(self) -> int | None:
+        """Number of grid axes the pattern is made for; ``None`` where any will do."""
+
+    @abstractmethod
+    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
+        """``[queries, keys]`` (tokens in row-major order): true where the query sees the key. For small cases only:
+        memory is quadratic. Where the pattern pads the keys with zeros, the keys are those of the padded grid.
+        Patterns that differ from head to head return ``[heads, queries, keys]``."""
+
+    def check(self, query_grid: Grid, key_grid: Grid) -> None:
+        """Raise ``ValueError`` when the pattern has no meaning on these grids."""
+        if len(query_grid) != len(key_grid):
+            raise ValueError(f"{self}: query grid {query_grid} and key grid {key_grid} must have the same number of axes")
+        if self.ndim is not None and self.ndim != len(query_grid):
+            raise ValueError(f"{self} is made for {self.ndim} axes; the query grid {query_grid} has {len(query_grid)}")
+
+    def __str__(self) -> str:
+        from fovea.patterns.text import to_text
+
+        return to_text(self)
+
+
+class GridPattern(Pattern):
+    """A product of spans, one an axis."""
+
+    @property
+    def ndim(self) -> int | None:
+        lengths = {len(v) for f in fields(self) if isinstance(v := getattr(self, f.name), tuple)}  # type: ignore[arg-type]
+        return lengths.pop() if lengths else None
+
+    def __post_init__(self) -> None:
+        lengths: dict[str, int] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            if isinstance(value, tuple):
+                lengths[field.name] = len(value)
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"{type(self).__name__}: parameters disagree on the number of axes: {lengths}")
+        for axis in range(next(iter(lengths.values()), 1)):
+            self.check_axis(axis)
+
+    def check_axis(self, axis: int) -> None:
+        """Raise ``ValueError`` when this axis' parameters are impossible on any grid."""
+
+    def refuse(self, axis: int, reason: str) -> ValueError:
+        """The error for an impossible description; quotes it."""
+        values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))  # type: ignore[arg-type]
+        return ValueError(f"{type(self).__name__}({values}), axis {axis}: {reason}")
+
+    @abstractmethod
+    def axis_spans(self, axis: int, queries: int, keys: int) -> Spans:
+        """The spans of one axis with so many queries and keys."""
+
+    @abstractmethod
+    def offsets(self, axis: int, queries: int, keys: int) -> tuple[int, int]:
+        """Smallest and largest ``(key - position) / step`` on the axis: the range of a relative bias table, which
+        depends on the description and not on how the grid cuts it (except for patterns that see a whole axis)."""
+
+    def spans(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[Spans, ...]:
+        """One :class:`Spans` an axis. Cached."""
+        query_grid = as_grid(query_grid, "query_grid")
+        return _spans(self, query_grid, query_grid if key_grid is None else as_grid(key_grid, "key_grid"))
+
+    def bias_shape(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[int, ...]:
+        """Shape of a relative bias table after its heads axis: the number of offsets of each axis."""
+        query_grid = as_grid(query_grid, "query_grid")
+        key_grid = query_grid if key_grid is None else as_grid(key_grid, "key_grid")
+        ranges = [self.offsets(axis, *sizes) for axis, sizes in enumerate(zip(query_grid, key_grid, strict=True))]
+        return tuple(high - low + 1 for low, high in ranges)
+
+    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
+        out = np.ones((1, 1), dtype=np.bool_)
+        for spans in self.spans(query_grid, key_grid):
+            out = np.kron(out, spans.mask())
+        return out
+
+    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
+        """Exact number of (query, key) pairs."""
+        return prod(spans.total for spans in self.spans(query_grid, key_grid))
+
+
+@lru_cache(maxsize=1024)
+def _spans(pattern: GridPattern, query_grid: Grid, key_grid: Grid) -> tuple[Spans, ...]:
+    pattern.check(query_grid, key_grid)
+    return tuple(
+        pattern.axis_spans(axis, queries, keys)
+        for axis, (queries, keys) in enumerate(zip(query_grid, key_grid, strict=True))
+    )
