@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import shape_checks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +34,7 @@ GOLDEN = Path(os.environ.get("FOVEA_GOLDEN", ROOT / "tests" / "golden"))
 SHARED = ROOT.parent / "shared"
 
 if os.environ.get("FOVEA_TYPECHECK", "1") != "0":
-    from jaxtyping import install_import_hook
-
-    install_import_hook(["fovea.kernels", "fovea.nn", "fovea.models"], "beartype.beartype")
+    shape_checks.install("fovea")
 
 
 def pytest_configure(config: pytest.Config) -> None:
