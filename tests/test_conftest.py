@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import shape_checks
 import torch
+
+import shape_checks
 
 SHAPED = """
 from __future__ import annotations
