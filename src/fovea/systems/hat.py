@@ -2,7 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from fovea.models.hat_config import HAT, HAT_L, HAT_S, HATConfig
 from fovea.systems.system import Card, System, View
+from fovea.tasks.optimisation import Optimisation
+from fovea.tasks.restoration.config import Data, RestorationConfig
+
+SMALL = HATConfig(
+    upscale=2,
+    embed_dim=48,
+    depths=(3, 3),
+    num_heads=(3, 3),
+    window_size=8,
+    compress_ratio=4,
+    squeeze_factor=6,
+    drop_path_rate=0.0,
+)
+"""HAT at a size that two processor cores can train: 0.5 million parameters."""
+
+SCRATCH = Optimisation(
+    steps=500_000,
+    batch=32,
+    lr=2e-4,
+    milestones=(250_000, 400_000, 450_000, 475_000),
+    validate_every=5_000,
+    checkpoint_every=5_000,
+    report_every=100,
+)
+X4 = replace(SCRATCH, steps=250_000, lr=1e-4, milestones=(125_000, 200_000, 225_000, 240_000))
+"""x4 starts from the weights of x2. (The paper's text has 230 000 for the third milestone.)"""
+FINE_TUNE = replace(X4, lr=1e-5)
+PRETRAIN = replace(SCRATCH, steps=800_000, milestones=(300_000, 500_000, 650_000, 700_000, 750_000))
+REAL = replace(SCRATCH, steps=1_000_000, lr=1e-4, milestones=(1_000_000,))
+REAL_GAN = replace(SCRATCH, steps=400_000, lr=1e-4, milestones=(400_000,))
+
+
+def _paper() -> dict[str, RestorationConfig]:
+    """The trainings of the papers (arXiv 2309.05239, section 4, and the official options).
+
+    They need DF2K (DIV2K and Flickr2K; for denoising and JPEG also BSD500 and WED; for real photographs also OST), and
+    ImageNet for ``-pretrain``; ``-finetune`` and ``-gan`` start from a checkpoint of the stage before, x4 from x2.
+    """
+    presets: dict[str, RestorationConfig] = {}
+    for name, network in (("hat-s", HAT_S), ("hat", HAT)):
+        for scale in (2, 3, 4):
+            network = replace(network, upscale=scale)
+            presets[f"paper-{name}-x{scale}"] = RestorationConfig(
+                network=network, optimisation=X4 if scale == 4 else SCRATCH
+            )
+    for name, network in (("hat", HAT), ("hat-l", HAT_L)):
+        for scale in (2, 3, 4):
+            pretrain = RestorationConfig(network=replace(network, upscale=scale), optimisation=PRETRAIN)
+            presets[f"paper-{name}-x{scale}-pretrain"] = pretrain
+            presets[f"paper-{name}-x{scale}-finetune"] = replace(pretrain, optimisation=FINE_TUNE)
+    presets["paper-real-mse"] = RestorationConfig(stage="real", network=HAT, optimisation=REAL)
+    presets["paper-real-gan"] = RestorationConfig(stage="real-gan", network=HAT, optimisation=REAL_GAN)
+    for stage in ("denoise", "jpeg"):
+        restoring = RestorationConfig(stage=stage, network=replace(HAT, upscale=1), optimisation=PRETRAIN)
+        large = replace(SCRATCH, batch=8)
+        presets[f"paper-{stage}"] = restoring
+        presets[f"paper-{stage}-large-patches"] = replace(restoring, data=Data(patch=128), optimisation=large)
+    return presets
+
 
 SYSTEM = System(
     card=Card(
@@ -19,6 +81,7 @@ SYSTEM = System(
         carried_by=("models", "tasks", "inspect"),
         status="planned",
     ),
+    presets=_paper(),
     views=(
         View("window attention", "window:size=16", (48, 48)),
         View("shifted window attention", "window:size=16,shift=8", (48, 48)),

@@ -1,7 +1,7 @@
 """Configurations are nested plain dataclasses; here they are changed from words, written to YAML and read back.
 
-``override(config, ["optimisation.steps=200", "network.embed_dim=36"])`` returns a changed copy: every value is converted to
-the type that the dataclass declares, and an unknown name is answered with the nearest ones there are.
+``override(config, ["optimisation.steps=200", "network.embed_dim=36"])`` returns a changed copy: every value is
+converted to the type that the dataclass declares, and an unknown name is answered with the nearest ones there are.
 """
 
 from __future__ import annotations
@@ -100,7 +100,12 @@ def _set(config: Any, full: str, path: list[str], value: Any) -> Any:
             raise UsageError(f"unknown key {full!r}: {path[0]} is {current!r} and has no parts")
         return dataclasses.replace(config, **{path[0]: _set(current, full, path[1:], value)})
     converted = _convert(value, get_type_hints(type(config))[path[0]], full)
-    return dataclasses.replace(config, **{path[0]: converted})
+    try:
+        return dataclasses.replace(config, **{path[0]: converted})
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:

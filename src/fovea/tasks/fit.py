@@ -1,8 +1,9 @@
 """The training loop of every task: steps, averaging, measurements, checkpoints that survive anything, exact resumption.
 
-Each step depends on nothing but the weights, the optimisers' state, the seed and the step's number: examples are drawn by
-``(seed, step)``, the random state is set from them before the step, the rate is a function of the step. So a run that was
-killed and taken up again computes what the unbroken run would have computed, bit for bit (on the same machine and threads).
+Each step depends on nothing but the weights, the optimisers' state, the seed and the step's number: examples are drawn
+by ``(seed, step)``, the random state is set from them before the step, the rate is a function of the step. So a run
+that was killed and taken up again computes what the unbroken run would have computed, bit for bit (on the same machine,
+with as many threads).
 
 Devices, precision and distribution are Lightning's (``Fabric``); the loop is ours so that it can be read.
 """
@@ -35,8 +36,9 @@ Batch = dict[str, Any]
 class Learner(nn.Module, ABC):
     """A learning problem as the loop sees it: whose weights move, by which loss, on which examples.
 
-    ``players`` are the networks that learn, each with an optimiser of its own, in the order of their turns; the first is the
-    one whose weights are averaged, validated and saved. Frozen parts of a loss are ordinary submodules beside them.
+    ``players`` are the networks that learn, each with an optimiser of its own, in the order of their turns; the first
+    is the one whose weights are averaged, validated and saved. Frozen parts of a loss are ordinary submodules beside
+    them.
     """
 
     def __init__(self, players: dict[str, nn.Module]) -> None:
@@ -53,7 +55,7 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, player: str, networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Scalars of this player's turn; ``loss`` is what it minimises. Later turns find in ``batch`` what earlier ones left."""
+        """Scalars of this player's turn; it minimises ``loss``. Later turns see what earlier ones put in ``batch``."""
 
     @abstractmethod
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -86,8 +88,11 @@ def fit(
     """Train ``learner`` for ``optimisation.steps`` steps and return its averaged first network, in eval mode.
 
     With ``resume`` the run's ``last.ckpt`` is taken up where it is; without one the training starts from the beginning.
-    Raises ``Interrupted`` after SIGINT or SIGTERM, ``NotFiniteError`` when the loss is not a number (the last good checkpoint
-    stays), ``OSError`` when a checkpoint cannot be written (the old one stays).
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM.
+        NotFiniteError: the loss is not a number; the last good checkpoint stays.
+        OSError: a checkpoint cannot be written; the old one stays.
     """
     hardware = hardware or Hardware()
     fabric = _fabric(hardware)
@@ -231,7 +236,7 @@ class _State:
 
 
 class _Batches(Dataset[Batch]):
-    """The batches of a run by the number of their step; a process with several devices takes every ``world``-th example."""
+    """The batches of a run by the number of their step; each of ``world`` devices takes every ``world``-th example."""
 
     def __init__(self, example: Callable[[int, int], Batch], batch: int, rank: int, world: int) -> None:
         self.example, self.batch, self.rank, self.world = example, batch, rank, world

@@ -13,8 +13,9 @@ from fovea.errors import UsageError
 class Optimisation:
     """Optimiser, schedule and the intervals of a training.
 
-    The rate at step ``s`` is ``lr`` times a factor that depends on ``s`` alone: it rises linearly over ``warmup`` steps, then
-    is multiplied by ``decay`` at each of ``milestones``, or follows half a cosine down to ``floor`` at the last step.
+    The rate at step ``s`` is ``lr`` times a factor that depends on ``s`` alone: it rises linearly over ``warmup``
+    steps, then is multiplied by ``decay`` at each of ``milestones``, or follows half a cosine down to ``floor`` at the
+    last step.
     """
 
     steps: int = 1000

@@ -37,7 +37,8 @@ p { max-width: 46rem; } .lead { color: var(--soft); margin: 0 0 1.4rem; }
 .number span { color: var(--soft); font-size: .85rem; }
 .number.accent b { color: var(--accent); }
 .pictures { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(min(var(--least), 100%), 1fr)); }
-figure { margin: 0; } figure img { width: 100%; height: auto; display: block; border-radius: .4rem; background: var(--tint); }
+figure { margin: 0; }
+figure img { width: 100%; height: auto; display: block; border-radius: .4rem; background: var(--tint); }
 figure.pixels img { image-rendering: pixelated; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; }
 .wide { overflow-x: auto; }
@@ -47,7 +48,8 @@ th:first-child, td:first-child { text-align: left; } th { color: var(--soft); fo
 tr.strong td { font-weight: 650; }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); } svg text { fill: var(--soft); }
-pre { background: var(--tint); padding: .9rem 1rem; border-radius: .6rem; overflow-x: auto; font-size: .84rem; line-height: 1.45; }
+pre { background: var(--tint); padding: .9rem 1rem; border-radius: .6rem; overflow-x: auto;
+  font-size: .84rem; line-height: 1.45; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--soft); }
 """
 COLOURS = ("#1f77d0", "#e0812c", "#3a9d5d", "#b04fc0")
@@ -78,7 +80,7 @@ class Report:
         return self._add(f'<div class="numbers">{"".join(cells)}</div>')
 
     def pictures(self, pictures: Iterable[tuple[str, np.ndarray]], *, least: int = 240, pixels: bool = False) -> Report:
-        """Images ``[H, W]`` or ``[H, W, 3]`` (uint8, or floats in [0, 1]) side by side, each at least ``least`` CSS pixels
+        """Images ``[H, W]`` or ``[H, W, 3]`` (uint8, or floats in [0, 1]) side by side, each at least ``least`` pixels
         wide where the screen allows; ``pixels`` keeps their pixels square when enlarged."""
         figures = (
             f'<figure{" class=pixels" if pixels else ""}><img alt="{_text(caption)}" src="{_inline(image)}">'

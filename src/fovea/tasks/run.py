@@ -54,10 +54,10 @@ class RunDirectory:
         return self.path / "report.html"
 
     def start(self, config: Any, *, seed: int, resume: bool = False, changeable: Sequence[str] = ()) -> None:
-        """Make the folder and write configuration, seed and versions; with ``resume`` go on in the folder of an earlier run.
+        """Make the folder and write configuration, seed and versions; with ``resume`` go on in that of an earlier run.
 
-        Raises ``UserError`` when the folder holds something already (and ``resume`` is not set), when it cannot be written,
-        or when an earlier run's configuration differs in a key whose dotted name begins with none of ``changeable``.
+        Raises ``UserError`` when the folder holds something already (and ``resume`` is not set), when it cannot be
+        written, or when an earlier run's configuration differs in a key that begins with none of ``changeable``.
         """
         if not _is_first_process():
             return
@@ -135,7 +135,7 @@ class RunDirectory:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary file beside ``path`` that takes its place when the block ends well and vanishes when it does not."""
+    """Yields a temporary file beside ``path`` that takes its place when the block ends well and vanishes otherwise."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

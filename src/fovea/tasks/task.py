@@ -14,7 +14,7 @@ class Task(ABC):
     """One learning problem. A task package offers one instance as its attribute ``TASK``.
 
     ``config`` is always the task's own dataclass; what is measured comes back as a flat dict of numbers and is written
-    into the run directory as ``metrics.json``. A user's mistake is a ``UserError`` or an ``OSError`` with one readable line.
+    into the run directory as ``metrics.json``. A user's mistake is a ``UserError`` or an ``OSError`` with one line.
     """
 
     config: type
@@ -35,7 +35,7 @@ class Task(ABC):
         resume: bool = False,
         quiet: bool = False,
     ) -> dict[str, float]:
-        """Train on the user's ``data`` (``None``: what is embedded or generated), from ``checkpoint`` if one is given."""
+        """Train on the user's ``data`` (``None``: what is embedded or generated), from ``checkpoint`` if given."""
 
     @abstractmethod
     def evaluate(

@@ -7,29 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from fovea.errors import UsageError
+from fovea.models.hat_config import HATConfig
 from fovea.tasks.optimisation import Hardware, Optimisation
 
 Stage = Literal["sr", "denoise", "jpeg", "real", "real-gan"]
-
-
-@dataclass(frozen=True)
-class Network:
-    """HAT's constructor words (the official ones); scale and output branch follow from the task.
-
-    ``conv_scale=0`` takes the channel-attention branch out of the sum and ``overlap_ratio=0`` makes the overlapping
-    attention an ordinary window attention, so the two together leave the Swin baseline with as many weights.
-    """
-
-    embed_dim: int = 180
-    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
-    num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
-    window_size: int = 16
-    compress_ratio: int = 3
-    squeeze_factor: int = 30
-    conv_scale: float = 0.01
-    overlap_ratio: float = 0.5
-    mlp_ratio: float = 2.0
-    drop_path_rate: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,8 +29,6 @@ class Data:
     """Denoising: standard deviation of the Gaussian noise, in levels of 255."""
     quality: int = 40
     """JPEG artefacts: the quality that images are compressed with."""
-    grey: bool = False
-    """Work on luminance alone (denoising, JPEG)."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +50,27 @@ class RestorationConfig:
     """One training or use of a restoration network."""
 
     stage: Stage = "sr"
-    scale: int = 2
-    network: Network = field(default_factory=Network)
+    network: HATConfig = field(default_factory=HATConfig)
     data: Data = field(default_factory=Data)
     optimisation: Optimisation = field(default_factory=Optimisation)
     adversary: Adversary = field(default_factory=Adversary)
     hardware: Hardware = field(default_factory=Hardware)
     seed: int = 0
+    weights: str | None = None
+    """Name of the weights that come with fovea and fit ``network``; used where no checkpoint is given."""
 
     def __post_init__(self) -> None:
-        scales = {"sr": (2, 3, 4), "denoise": (1,), "jpeg": (1,), "real": (4, 2), "real-gan": (4, 2)}
-        if self.stage in scales and self.scale not in scales[self.stage]:
+        scales = {"sr": (2, 3, 4), "denoise": (1,), "jpeg": (1,), "real": (2, 4), "real-gan": (2, 4)}
+        if self.scale not in scales[self.stage]:
             allowed = " or ".join(map(str, scales[self.stage]))
-            raise UsageError(f"scale={self.scale}; stage {self.stage} needs {allowed}")
+            raise UsageError(f"network.upscale={self.scale}; stage {self.stage} needs {allowed}")
+        if self.network.in_chans not in (1, 3):
+            raise UsageError(f"network.in_chans={self.network.in_chans}; images have 1 (grey) or 3 (RGB)")
         window = self.network.window_size
         if self.data.patch % window:
             raise UsageError(f"data.patch={self.data.patch}; it must be a multiple of network.window_size={window}")
-        if self.stage == "real-gan" and self.adversary.perceptual is None:
-            raise UsageError(
-                "stage real-gan compares features of VGG19, whose weights do not come with fovea: "
-                "set adversary.perceptual=FILE (a state dict), or adversary.perceptual=none to do without"
-            )
 
     @property
-    def channels(self) -> int:
-        """Colour channels the network reads and writes."""
-        return 1 if self.data.grey else 3
+    def scale(self) -> int:
+        """How much larger the result is than what goes in."""
+        return self.network.upscale

@@ -7,8 +7,8 @@ Whole images are padded at the right and bottom by reflection to the next multip
 * ``blend``: the same tiles, but where they overlap their results are mixed with weights that fall linearly towards a
   tile's edge, so that no seam shows; how much neighbouring tiles disagree is measured on the way.
 
-Neither equals the whole image exactly: channel attention averages over what it is given, and stacked windows see further
-than any overlap.
+Neither equals the whole image exactly: channel attention averages over what it is given, and stacked windows see
+further than any overlap.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Restored:
-    """The result ``[C, scale H, scale W]``, and by how much overlapping tiles disagreed: root mean square in levels of 255
-    over the overlaps, 0 where there was nothing to compare."""
+    """The result ``[C, scale H, scale W]``, and by how much overlapping tiles disagreed: root mean square in levels of
+    255 over the overlaps, 0 where there was nothing to compare."""
 
     image: Tensor
     disagreement: float = 0.0
@@ -102,7 +102,8 @@ def restore(
     else:
         if tiles.size % multiple or tiles.overlap % multiple:
             raise UsageError(
-                f"tile={tiles.size}, overlap={tiles.overlap}; they must be multiples of {multiple}, the network's window"
+                f"tile={tiles.size}, overlap={tiles.overlap}; they must be multiples of {multiple}, "
+                "the network's window"
             )
         result = _tiled(network, padded, scale, tiles, progress)
     cropped = result.image[..., : height * scale, : width * scale]
