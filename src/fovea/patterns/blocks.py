@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import ClassVar
+from functools import lru_cache, reduce
+from operator import or_
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fovea.patterns.pattern import Grid, Pattern, as_grid
+from fovea.patterns.pattern import Grid, Pattern, as_grids
 from fovea.patterns.spans import BoolArray, IntArray
 
 
@@ -26,6 +27,11 @@ class Term(ABC):
     @abstractmethod
     def blocks(self, row: int) -> IntArray:
         """The key blocks ``0..row`` that query block ``row`` sees; any order, repeats allowed, may leave the range."""
+
+    @abstractmethod
+    def sees(self, row: Any, block: Any) -> Any:
+        """Whether query block ``row`` sees key block ``block``, given that ``block <= row``: the same as ``blocks``, in
+        closed form, for integers or integer arrays of any library."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class Local(Term):
     def blocks(self, row: int) -> IntArray:
         return np.arange(row, row - self.window, -self.dilation)
 
+    def sees(self, row: Any, block: Any) -> Any:
+        return (row - block < self.window) & ((row - block) % self.dilation == 0)
+
 
 @dataclass(frozen=True)
 class Sink(Term):
@@ -58,6 +67,9 @@ class Sink(Term):
     def blocks(self, row: int) -> IntArray:
         return np.arange(self.count)
 
+    def sees(self, row: Any, block: Any) -> Any:
+        return block < self.count
+
 
 @dataclass(frozen=True)
 class Powers(Term):
@@ -67,6 +79,10 @@ class Powers(Term):
 
     def blocks(self, row: int) -> IntArray:
         return row - np.concatenate([[0], 1 << np.arange(max(row, 1).bit_length())])
+
+    def sees(self, row: Any, block: Any) -> Any:
+        back = row - block
+        return (back & (back - 1)) == 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,9 @@ class Offsets(Term):
     def blocks(self, row: int) -> IntArray:
         return row - np.asarray(self.back, dtype=np.int64)
 
+    def sees(self, row: Any, block: Any) -> Any:
+        return reduce(or_, ((row - block == back) for back in self.back))
+
 
 @dataclass(frozen=True)
 class Every(Term):
@@ -98,6 +117,9 @@ class Every(Term):
 
     def blocks(self, row: int) -> IntArray:
         return np.arange(row, -1, -self.stride)
+
+    def sees(self, row: Any, block: Any) -> Any:
+        return (row - block) % self.stride == 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,10 @@ class Segment(Term):
         if row % self.rate:
             return np.empty(0, np.int64)
         return np.arange(row // self.length * self.length, row + 1, self.rate)
+
+    def sees(self, row: Any, block: Any) -> Any:
+        aligned = (row % self.rate == 0) & (block % self.rate == 0)
+        return aligned & (row // self.length == block // self.length)
 
 
 TERMS: dict[str, type[Term]] = {term.name: term for term in (Local, Sink, Powers, Offsets, Every, Segment)}
@@ -243,15 +269,21 @@ class Blocks(Pattern):
         return _table(self, queries, keys)
 
     def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
-        query_grid = as_grid(query_grid, "query_grid")
-        key_grid = query_grid if key_grid is None else as_grid(key_grid, "key_grid")
+        query_grid, key_grid = as_grids(query_grid, key_grid)
         self.check(query_grid, key_grid)
         return self.table(query_grid[0], key_grid[0]).mask()
 
     def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
         """Exact number of (query, key) pairs."""
-        query_grid = as_grid(query_grid, "query_grid")
-        return self.table(query_grid[0], query_grid[0] if key_grid is None else as_grid(key_grid)[0]).pairs()
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).pairs()
+
+    def sees(self, query: Any, key: Any) -> Any:
+        """Whether the query at absolute position ``query`` sees the key at ``key``: closed form, for integers or
+        integer arrays of any library."""
+        row, block = query // self.size, key // self.size
+        return (key <= query) & reduce(or_, (term.sees(row, block) for term in self.terms))
 
     def row(self, block: int) -> IntArray:
         """The key blocks that query block ``block`` sees, ascending and without repeats."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fovea.patterns.pattern import Grid, Pattern
+from fovea.patterns.pattern import Grid, Pattern, as_grids
 from fovea.patterns.spans import BoolArray
 
 
@@ -22,6 +22,16 @@ def _check_parts(name: str, parts: tuple[Pattern, ...], inside: tuple[type[Patte
     if len(axes) > 1:
         raise ValueError(f"{name}: the parts are made for different numbers of axes, {sorted(map(str, axes))}")
     return axes.pop() if axes else None
+
+
+def _common_padding(
+    whole: Pattern, parts: tuple[Pattern, ...], query_grid: Grid, key_grid: Grid
+) -> tuple[tuple[int, int], ...]:
+    paddings = {part.padding(query_grid, key_grid): part for part in parts}
+    if len(paddings) > 1:
+        found = "; ".join(f"{part}: {padding}" for padding, part in paddings.items())
+        raise ValueError(f"{whole}: all parts must pad the keys with equally many zeros before and after; got {found}")
+    return next(iter(paddings))
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,13 @@ class Union(Pattern):
         for part in self.parts:
             part.check(query_grid, key_grid)
 
+    def padding(self, query_grid: Grid, key_grid: Grid) -> tuple[tuple[int, int], ...]:
+        return _common_padding(self, self.parts, query_grid, key_grid)
+
     def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
-        masks = [part.mask(query_grid, key_grid) for part in self.parts]
-        if len({mask.shape for mask in masks}) > 1:
-            raise ValueError(f"{self}: parts that pad the keys with zeros differently cannot be joined")
-        return reduce(np.logical_or, masks)
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.padding(query_grid, key_grid)
+        return reduce(np.logical_or, (part.mask(query_grid, key_grid) for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -80,8 +92,10 @@ class PerHead(Pattern):
         for part in self.parts:
             part.check(query_grid, key_grid)
 
+    def padding(self, query_grid: Grid, key_grid: Grid) -> tuple[tuple[int, int], ...]:
+        return _common_padding(self, self.parts, query_grid, key_grid)
+
     def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
-        masks = [part.mask(query_grid, key_grid) for part in self.parts]
-        if len({mask.shape for mask in masks}) > 1:
-            raise ValueError(f"{self}: heads that pad the keys with zeros differently have no common mask")
-        return np.stack(masks)
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.padding(query_grid, key_grid)
+        return np.stack([part.mask(query_grid, key_grid) for part in self.parts])

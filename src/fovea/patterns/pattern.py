@@ -29,6 +29,12 @@ def as_grid(grid: int | tuple[int, ...] | list[int], name: str = "grid") -> Grid
     return tuple(int(n) for n in sizes)
 
 
+def as_grids(query_grid: int | Grid, key_grid: int | Grid | None) -> tuple[Grid, Grid]:
+    """Both grids; keys stand on the queries' grid where they are given none."""
+    query_grid = as_grid(query_grid, "query_grid")
+    return query_grid, query_grid if key_grid is None else as_grid(key_grid, "key_grid")
+
+
 def at_axis(value: PerAxis, axis: int) -> int:
     """The parameter's value on one axis."""
     return int(value[axis]) if isinstance(value, tuple) else int(value)
@@ -52,6 +58,11 @@ class Pattern(ABC):
         """``[queries, keys]`` (tokens in row-major order): true where the query sees the key. For small cases only:
         memory is quadratic. Where the pattern pads the keys with zeros, the keys are those of the padded grid.
         Patterns that differ from head to head return ``[heads, queries, keys]``."""
+
+    def padding(self, query_grid: Grid, key_grid: Grid) -> tuple[tuple[int, int], ...]:
+        """How many zero keys the pattern puts before and after each axis of the keys."""
+        self.check(query_grid, key_grid)
+        return ((0, 0),) * len(key_grid)
 
     def check(self, query_grid: Grid, key_grid: Grid) -> None:
         """Raise ``ValueError`` when the pattern has no meaning on these grids."""
@@ -107,13 +118,11 @@ class GridPattern(Pattern):
 
     def spans(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[Spans, ...]:
         """One :class:`Spans` an axis. Cached."""
-        query_grid = as_grid(query_grid, "query_grid")
-        return _spans(self, query_grid, query_grid if key_grid is None else as_grid(key_grid, "key_grid"))
+        return _spans(self, *as_grids(query_grid, key_grid))
 
     def bias_shape(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[int, ...]:
         """Shape of a relative bias table after its heads axis: the number of offsets of each axis."""
-        query_grid = as_grid(query_grid, "query_grid")
-        key_grid = query_grid if key_grid is None else as_grid(key_grid, "key_grid")
+        query_grid, key_grid = as_grids(query_grid, key_grid)
         ranges = [self.offsets(axis, *sizes) for axis, sizes in enumerate(zip(query_grid, key_grid, strict=True))]
         return tuple(high - low + 1 for low, high in ranges)
 
@@ -122,6 +131,9 @@ class GridPattern(Pattern):
         for spans in self.spans(query_grid, key_grid):
             out = np.kron(out, spans.mask())
         return out
+
+    def padding(self, query_grid: Grid, key_grid: Grid) -> tuple[tuple[int, int], ...]:
+        return tuple(spans.padding for spans in self.spans(query_grid, key_grid))
 
     def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
         """Exact number of (query, key) pairs."""

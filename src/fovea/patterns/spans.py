@@ -91,6 +91,28 @@ class Spans:
     def padded_keys(self) -> int:
         return self.padding[0] + self.keys + self.padding[1]
 
+    def padded(self) -> Spans:
+        """The same spans with the zero keys counted as keys: coordinate 0 is then the first zero key."""
+        before = self.padding[0]
+        if self.padding == (0, 0):
+            return self
+        return Spans(self.start + before, self.stop + before, self.step, self.padded_keys, self.position + before)
+
+    def residue(self, residue: int) -> tuple[int, Spans]:
+        """The first query of a residue class and the spans of that class alone, which are contiguous.
+
+        Query ``m`` of the class is query ``first + m * step`` of the axis, key ``m`` is key ``residue + m * step``
+        (counted without padding). Classes see nothing of each other: each is a problem of its own.
+        """
+        if self.padding != (0, 0):
+            raise ValueError(f"residue classes are those of the padded axis; padding is {self.padding}, use padded() first")
+        rows = self._rows(residue)
+        first = int(rows[0]) if len(rows) else 0
+        start = (self.start[rows] - residue) // self.step
+        position = (self.position[rows] - residue) // self.step
+        keys = max(0, -((residue - self.keys) // self.step))
+        return first, Spans(start, start + self.counts[rows], 1, keys, position)
+
     def mask(self) -> BoolArray:
         """``[queries, padded_keys]``: true where the query sees the key. For small axes only."""
         key = np.arange(-self.padding[0], self.keys + self.padding[1])
