@@ -1,8 +1,8 @@
 """HAT: Hybrid Attention Transformer for image restoration (arXiv 2205.04437 and 2309.05239, section 3).
 
-An image becomes tokens, one a pixel. Groups (RHAG) of hybrid attention blocks (HAB), which run window attention beside a
-channel attention block (CAB), end in an overlapping cross-attention block (OCAB). What the image was before the groups
-is added again, and sub-pixel convolutions enlarge it.
+An image becomes tokens, one a pixel. Groups (RHAG) of hybrid attention blocks (HAB), which run window attention beside
+a channel attention block (CAB), end in an overlapping cross-attention block (OCAB). What the image was before the
+groups is added again, and sub-pixel convolutions enlarge it.
 
 Tokens stay a grid with channels last, ``[B, H, W, C]``, from the first convolution to the last.
 """
@@ -101,10 +101,10 @@ class ResidualHybridAttentionGroup(nn.Module):
     def __init__(self, config: HATConfig, heads: int, drop_paths: list[float]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            HybridAttentionBlock(config, heads, shifted=bool(i % 2), drop_path=rate) for i, rate in enumerate(drop_paths)
+            HybridAttentionBlock(config, heads, shifted=bool(i % 2), drop_path=rate)
+            for i, rate in enumerate(drop_paths)
         )
-        if config.ocab:
-            self.blocks.append(OverlappingCrossAttentionBlock(config, heads))
+        self.overlap = OverlappingCrossAttentionBlock(config, heads) if config.ocab else None
         dim = config.embed_dim
         self.conv = GridConv(dim, dim, 3) if config.resi_connection == "1conv" else nn.Identity()
         self.use_checkpoint = config.use_checkpoint
@@ -113,6 +113,8 @@ class ResidualHybridAttentionGroup(nn.Module):
         deep = tokens
         for block in self.blocks:
             deep = _run(block, deep, self.use_checkpoint)
+        if self.overlap is not None:
+            deep = _run(self.overlap, deep, self.use_checkpoint)
         return tokens + self.conv(deep)
 
 
@@ -199,7 +201,9 @@ class HAT(nn.Module):
         tokens = self.norm_first(shallow)
         if self.position is not None:
             if tokens.shape[1:3] != self.position.shape[1:3]:
-                raise ValueError(f"x has {tuple(tokens.shape[1:3])} pixels; with ape=True it must have {self.config.grid}")
+                raise ValueError(
+                    f"x has {tuple(tokens.shape[1:3])} pixels; with ape=True it must have {self.config.grid}"
+                )
             tokens = tokens + self.position
         tokens = self.dropout(tokens)
         for group in self.groups:

@@ -117,5 +117,5 @@ VARIANTS: dict[str, HATConfig] = {
     "Real-HAT": HAT,
     "SwinIR": SWINIR,
 }
-"""Published variants at scale 4; ``replace(VARIANTS["HAT-S"], upscale=2)`` is another scale. Real-HAT is HAT x4, trained
-on images as cameras and the web leave them."""
+"""Published variants at scale 4; ``replace(VARIANTS["HAT-S"], upscale=2)`` is another scale. Real-HAT is HAT x4,
+trained on images as cameras and the web leave them."""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """In training, leave out the branch of a whole sample with probability ``rate``; what stays is scaled to keep the mean.
+    """In training, leave out the branch of a whole sample with probability ``rate``.
 
-    Shapes: ``[B, ...] -> [B, ...]``, one draw a sample.
+    What stays is scaled, so that the mean is kept. Shapes: ``[B, ...] -> [B, ...]``, one draw a sample.
     """
 
     def __init__(self, rate: float = 0.0) -> None:

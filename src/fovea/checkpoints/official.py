@@ -1,0 +1,154 @@
+"""Networks from the checkpoints that their authors published, and back.
+
+network = load_official("hat", torch.load("HAT_SRx4.pth"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from fovea.checkpoints import dinat, hat, unet_discriminator
+from fovea.checkpoints.folder import save
+from fovea.checkpoints.layout import Layout
+from fovea.checkpoints.reading import read, weights
+from fovea.errors import UsageError, UserError, unknown
+from fovea.models import dinat_config, hat_config
+from fovea.models.dinat import DiNAT
+from fovea.models.hat import HAT
+from fovea.models.unet_discriminator import UNetDiscriminator
+
+T = TypeVar("T")
+Config = Mapping[str, Any] | str | Any
+
+
+@dataclass(frozen=True)
+class Official:
+    """How one system's official checkpoints become a network of ours.
+
+    Attributes:
+        build: the network from a full configuration.
+        layout: the rules of names for a network that ``build`` made.
+        configure: the full configuration from what the caller said (words, name of a variant, or none) and the weights.
+        prefix: what some files put before every name.
+    """
+
+    build: Callable[[Any], nn.Module]
+    layout: Callable[[Any], Layout]
+    configure: Callable[[Config | None, Mapping[str, Tensor]], Any]
+    prefix: str = ""
+
+
+def _hat(config: Config | None, state: Mapping[str, Tensor]) -> hat_config.HATConfig:
+    return _configured(hat_config.HATConfig, hat_config.VARIANTS, config, lambda: hat.infer(state))
+
+
+def _dinat(config: Config | None, state: Mapping[str, Tensor]) -> dinat_config.DiNATConfig:
+    if config is None:
+        raise UsageError(
+            "config=None; dilations leave no trace in the weights, so say which network this is: a mapping with "
+            f"dilations, or one of {', '.join(dinat_config.VARIANTS)}"
+        )
+    return _configured(dinat_config.DiNATConfig, dinat_config.VARIANTS, config, lambda: dinat.infer(state))
+
+
+def _discriminator(config: Config | None, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    found = unet_discriminator.infer(state)
+    words = config if isinstance(config, Mapping) else {}
+    for said, ours in (("disc_num_feat", "num_feat"), ("num_feat", "num_feat"), ("in_chans", "in_chans")):
+        if said in words:
+            found[ours] = words[said]
+    return found
+
+
+def _configured(
+    kind: type[T], variants: Mapping[str, T], config: Config | None, infer: Callable[[], dict[str, Any]]
+) -> T:
+    """The configuration itself, a variant by name, or words over what the weights tell."""
+    if isinstance(config, kind):
+        return config
+    if isinstance(config, str):
+        if config not in variants:
+            raise unknown("variant", config, variants)
+        return variants[config]
+    words = dict(config or {})
+    known = [field.name for field in fields(cast(Any, kind))]
+    for word in words:
+        if word not in known:
+            raise unknown(f"word in config ({kind.__name__})", word, known)
+    return kind(**{**infer(), **words})
+
+
+OFFICIAL: dict[str, Official] = {
+    "hat": Official(HAT, hat.layout, _hat),
+    "fna": Official(DiNAT, dinat.layout, _dinat),
+    "hat-real": Official(
+        lambda words: UNetDiscriminator(**words), lambda _: unet_discriminator.layout(), _discriminator, "disc."
+    ),
+}
+
+
+def load_official(slug: str, state: Mapping[str, Any], config: Config | None = None) -> nn.Module:
+    """Our network with official weights, in evaluation mode.
+
+    Args:
+        slug: ``hat`` (also Real-HAT's generator), ``fna`` (NAT and DiNAT) or ``hat-real`` (Real-HAT's discriminator).
+        state: official names and tensors, bare or under ``params_ema``, ``params``, ``state_dict``.
+        config: official constructor's words, the name of a published variant, or our configuration; words left out are
+            read from the shapes of the weights. For ``fna`` it is needed.
+
+    Raises:
+        CheckpointMismatch: with a table of all that differs, when the weights are those of another network.
+        UserError: when they are no weights, or not finite.
+    """
+    return _load(slug, state, config)[0]
+
+
+def layout_of(slug: str, config: Any) -> Layout:
+    """The rules between official names and ours for a system and its full configuration."""
+    return _system(slug).layout(config)
+
+
+def to_official(slug: str, network: nn.Module, config: Any) -> dict[str, Tensor]:
+    """The network's weights as its official code would save them, computed tensors included."""
+    layout = layout_of(slug, config)
+    return {**layout.constants, **layout.to_official(network.state_dict())}
+
+
+def convert(slug: str, path: str | Path, out: str | Path, config: Config | None = None) -> Path:
+    """An official checkpoint file as a folder of ours (``model.safetensors`` and ``config.json``); returns the folder.
+
+    Raises:
+        CheckpointMismatch, UserError: as :func:`load_official` does.
+    """
+    network, full = _load(slug, read(path), config)
+    save(out, network, full, {"converted_from": Path(path).name, "system": slug})
+    return Path(out)
+
+
+def _system(slug: str) -> Official:
+    if slug not in OFFICIAL:
+        raise unknown("system with official checkpoints", slug, OFFICIAL)
+    return OFFICIAL[slug]
+
+
+def _load(slug: str, content: Mapping[str, Any], config: Config | None) -> tuple[nn.Module, Any]:
+    official = _system(slug)
+    state = weights(content)
+    if official.prefix and all(name.startswith(official.prefix) for name in state):
+        state = {name.removeprefix(official.prefix): tensor for name, tensor in state.items()}
+    try:
+        full = official.configure(config, state)
+    except (KeyError, IndexError) as error:
+        raise UserError(f"the checkpoint is incomplete: {error} is needed to tell its variant") from error
+    network = official.build(full)
+    layout = official.layout(full)
+    layout.check(state, network.state_dict())
+    with torch.no_grad():
+        network.load_state_dict(layout.to_ours(state))
+    return network.eval(), full
