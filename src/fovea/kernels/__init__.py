@@ -1,0 +1,1 @@
+"""The operator and the backends that compute it."""
