@@ -144,7 +144,9 @@ class System:
     def __post_init__(self) -> None:
         for name, preset in self.presets.items():
             if not is_dataclass(preset) or isinstance(preset, type):
-                raise ValueError(f"{self.card.slug}: preset {name!r} is {preset!r}; it must be an instance of a dataclass")
+                raise ValueError(
+                    f"{self.card.slug}: preset {name!r} is {preset!r}; it must be an instance of a dataclass"
+                )
         names = [claim.name for claim in self.claims]
         if len(set(names)) < len(names):
             raise ValueError(f"{self.card.slug}: claims must have names of their own; they have {names}")
