@@ -38,7 +38,7 @@ types: $(READY) ## static types
 	$(BIN)/pyright
 
 docs: $(READY) ## the documentation, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY) ## measure attention on this machine, into benchmarks/results
 	$(BIN)/fovea bench
@@ -50,5 +50,5 @@ readme: $(READY) ## draw the README's picture and write its tables anew
 	$(BIN)/python scripts/readme.py
 
 clean: ## all that was built, but for the environment
-	rm -rf build dist site docs/generated .pytest_cache .ruff_cache .hypothesis .import_linter_cache src/*.egg-info
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,45 @@
+"""Draws the README's picture and writes its generated tables anew, between their markers.
+
+    python scripts/readme.py [--check]
+
+With ``--check`` nothing is written, and the exit status is 1 when a table is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+import picture
+import speed
+import tables
+
+README = tables.ROOT / "README.md"
+SECTIONS: dict[str, Callable[[], str]] = {"catalogue": tables.catalogue_table, "speed": speed.summary}
+
+
+def written(text: str) -> str:
+    """The README with each section between ``<!-- name -->`` and ``<!-- /name -->`` as it should be."""
+    for name, make in SECTIONS.items():
+        section = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.DOTALL)
+        if section.search(text) is None:
+            raise ValueError(f"{README.name} has no section between <!-- {name} --> and <!-- /{name} -->")
+        text = section.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    before = README.read_text()
+    after = written(before)
+    if arguments == ["--check"]:
+        if before != after:
+            print("README.md is out of date: make readme", file=sys.stderr)
+        return int(before != after)
+    README.write_text(after)
+    picture.save(tables.ROOT / "docs" / "images" / "patterns.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
