@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
 
 import click
 import picture
 import speed
-import tables
 import typer.main
+from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from tables import catalogue_table, table
 
 import fovea.cli
 from fovea.systems.catalogue import catalogue
@@ -31,138 +31,140 @@ PATTERNS = {
     "PerHead": ("perhead(window:size=4*2; neighborhood:window=9*2)", (16, 16), (9, 6)),
 }
 BLOCK_PATTERNS = {
-    "sliding, with a sink": "blocks:size=1,terms=local(5)+sink(1)",
-    "powers of two": "blocks:size=1,terms=local(5)+sink(1)+powers",
+    "sliding": "blocks:size=1,terms=local(5)+sink(1)",
+    "power": "blocks:size=1,terms=local(5)+sink(1)+powers",
+    "dilated": "blocks:size=1,terms=local(3)+offsets(4,6,8,10)",
 }
-"""Block patterns, drawn as masks of 48 tokens."""
 
 
-def png(figure: Any) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
-def pattern_pages() -> Iterator[tuple[str, str | bytes]]:
-    page = [
-        "# Patterns",
-        "",
-        "A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis. In the pictures",
-        "the query is orange and what it sees is blue.",
-    ]
+PATTERNS_PAGE = """
+# Patterns
+
+A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis.
+In the pictures the query is orange and what it sees is blue.
+
+{grid_patterns}
+
+## Blocks
+
+{block_patterns}
+
+Rows are queries, columns are keys.
+
+::: fovea.patterns.Blocks
+
+## Reading and writing
+
+::: fovea.patterns.parse
+
+## What every pattern has
+
+::: fovea.patterns.Pattern
+
+::: fovea.patterns.GridPattern
+
+::: fovea.patterns.Spans
+"""
+
+
+def patterns() -> Iterator[tuple[str, str | bytes]]:
+    sections = []
     for name, (text, grid, query) in PATTERNS.items():
-        image = f"generated/images/{name.lower()}.png"
-        yield image, png(picture.of_query(text, grid, query))
-        page += [
-            "",
-            f"## {name}",
-            "",
-            f"`{text}`",
-            "",
-            f"![{text}](images/{name.lower()}.png)",
-            "",
-            f"::: fovea.patterns.{name}",
-        ]
-    page += ["", "## Blocks", ""]
-    for number, (name, text) in enumerate(BLOCK_PATTERNS.items()):
-        image = f"generated/images/blocks-{number}.png"
-        yield image, png(picture.of_mask(text, 48))
-        page += [
-            f"{name}: `{text}`; a row is a query, a column a key",
-            "",
-            f"![{text}](images/blocks-{number}.png)",
-            "",
-        ]
-    page += ["::: fovea.patterns.Blocks", "", "## Reading and writing", "", "::: fovea.patterns.parse", ""]
-    page += ["::: fovea.patterns.Pattern", "", "::: fovea.patterns.GridPattern", "", "::: fovea.patterns.Spans"]
-    yield "generated/patterns.md", "\n".join(page)
+        yield f"images/{name.lower()}.png", png(picture.of_query(text, grid, query))
+        sections += [f"## {name}", f"`{text}`", f"![{text}](images/{name.lower()}.png)", f"::: fovea.patterns.{name}"]
+    shown = []
+    for name, text in BLOCK_PATTERNS.items():
+        yield f"images/blocks-{name}.png", png(picture.of_mask(text, 48))
+        shown += [f"`{text}`", f"![{text}](images/blocks-{name}.png)"]
+    yield "patterns.md", PATTERNS_PAGE.format(grid_patterns="\n\n".join(sections), block_patterns="\n\n".join(shown))
 
 
-def command_page() -> str:
-    """Every command with its arguments and options, as the command line itself describes them."""
+COMMAND = """
+## fovea {name}
+
+{help}
+
+```text
+{usage}
+```
+
+{options}
+"""
+
+
+def command(name: str, found: click.Command) -> str:
+    """One command with its arguments and options, as it describes them itself."""
+    context = click.Context(found, info_name=f"fovea {name}")
+    records = [record for parameter in found.get_params(context) if (record := parameter.get_help_record(context))]
+    cells = [(f"`{option}`", " ".join(meaning.replace("|", "\\|").split())) for option, meaning in records]
+    options = table(("option", "meaning"), cells)
+    return COMMAND.format(name=name, help=found.help, usage=found.get_usage(context), options=options)
+
+
+def command_line() -> str:
     program = typer.main.get_command(fovea.cli.app)
     assert isinstance(program, click.Group)
-    page = ["# Command line", "", program.help or ""]
-    for name, command in program.commands.items():
-        context = click.Context(command, info_name=f"fovea {name}")
-        rows = [record for p in command.get_params(context) if (record := p.get_help_record(context))]
-        page += [
-            "",
-            f"## fovea {name}",
-            "",
-            (command.help or "").strip(),
-            "",
-            "```text",
-            command.get_usage(context),
-            "```",
-            "",
-        ]
-        page += [
-            tables.table(("option", "meaning"), [(f"`{a}`", b.replace("|", "\\|").replace("\n", " ")) for a, b in rows])
-        ]
-    return "\n".join(page)
+    sections = [command(name, found) for name, found in program.commands.items() if not found.hidden]
+    return f"# Command line\n\n{program.help}\n" + "\n".join(sections)
 
 
-def system_section(slug: str, system: System) -> str:
-    card = system.card
+SYSTEM = """
+### {card.slug}
+
+**{card.title}**
+
+{card.idea}
+
+{facts}
+"""
+
+
+def system(found: System) -> str:
+    card = found.card
+    licence = f" ({card.licence})" if card.licence else ""
     facts = [
+        card.status,
         f"{card.year}, {card.authors} author{'s' if card.authors > 1 else ''}",
         f"[paper]({card.paper_address})" if card.paper_address else None,
-        f"[official code]({card.code_address})" + (f" ({card.licence})" if card.licence else "")
-        if card.code_address
-        else None,
+        f"[official code]({card.code_address}){licence}" if card.code_address else None,
         f"carried by `{'`, `'.join(card.carried_by)}`",
-        card.status,
     ]
-    lines = [f"### {slug}", "", f"**{card.title}**", "", card.idea, "", " · ".join(filter(None, facts))]
-    if system.views:
-        rows = [(view.name, f"`{view.pattern}`", "x".join(map(str, view.grid))) for view in system.views]
-        lines += ["", tables.table(("looks with", "pattern", "drawn on"), rows)]
-    if system.presets:
-        lines += ["", f"Presets: {', '.join(f'`{name}`' for name in system.presets)}."]
-    if system.claims:
-        rows = [(claim.sentence, claim.paper_number or "no number") for claim in system.claims]
-        lines += ["", tables.table(("claim", "the paper"), rows)]
-    return "\n".join(lines)
+    parts = [SYSTEM.format(card=card, facts=" · ".join(filter(None, facts)))]
+    if found.views:
+        rows = [(view.name, f"`{view.pattern}`", "x".join(map(str, view.grid))) for view in found.views]
+        parts += [table(("looks with", "pattern", "drawn on"), rows)]
+    if found.presets:
+        parts += [f"Presets: {', '.join(f'`{name}`' for name in found.presets)}."]
+    if found.claims:
+        rows = [(claim.sentence, claim.paper_number or "no number") for claim in found.claims]
+        parts += [table(("claim", "the paper"), rows)]
+    return "\n\n".join(parts)
 
 
-def systems_page() -> str:
-    found = catalogue()
-    ready = sum(system.card.status == "ready" for system in found.values())
-    page = [
-        "# Systems",
-        "",
-        f"{len(found)} published systems; {ready} ready, the others planned.",
-        "",
-        tables.catalogue_table(),
-    ]
+def systems() -> str:
+    found = catalogue().values()
+    ready = sum(one.card.status == "ready" for one in found)
+    page = [f"# Systems\n\n{len(found)} published systems; {ready} ready, the others planned.\n\n{catalogue_table()}"]
     for area in AREAS:
-        sections = [system_section(slug, system) for slug, system in found.items() if system.card.area == area]
-        if sections:
-            page += ["", f"## {area.capitalize()}", "", "\n\n".join(sections)]
-    return "\n".join(page)
-
-
-def benchmark_page() -> str:
-    page = [
-        "# Benchmarks",
-        "",
-        "Each figure was written by a run. The files are in `benchmarks/results`, the code beside them.",
-        "",
-    ]
-    page += [speed.summary()]
-    return "\n".join(page)
-
-
-def pages() -> Iterator[tuple[str, str | bytes]]:
-    yield from pattern_pages()
-    yield "generated/command-line.md", command_page()
-    yield "generated/systems.md", systems_page()
-    yield "generated/benchmarks.md", benchmark_page()
+        sections = [system(one) for one in found if one.card.area == area]
+        page += [f"## {area.capitalize()}", *sections] if sections else []
+    return "\n\n".join(page)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Called by MkDocs with the pages on disk; adds those that are generated."""
-    for path, content in pages():
-        files.append(File.generated(config, path, content=content))
+    pages = [
+        *patterns(),
+        ("command-line.md", command_line()),
+        ("systems.md", systems()),
+        ("benchmarks.md", speed.page()),
+    ]
+    for path, content in pages:
+        files.append(File.generated(config, f"generated/{path}", content=content))
     return files
