@@ -32,6 +32,7 @@ test: $(READY) ## all tests
 
 lint: $(READY) ## style, and that folders import only from those below them
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
 types: $(READY) ## static types
