@@ -24,10 +24,8 @@ def canonical(name: str) -> str:
 def test_every_dependency_has_a_tested_version_that_it_accepts():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    wanted = [
-        *PROJECT["dependencies"],
-        *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
-    ]
+    extras = PROJECT["optional-dependencies"].values()
+    wanted = [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]
     for requirement in map(Requirement, wanted):
         if requirement.name != "fovea":
             pin = pins.get(canonical(requirement.name))
