@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import BytesIO
 
-import click
 import picture
 import speed
 import typer.main
@@ -13,8 +12,9 @@ from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from tables import catalogue_table, table
+from typer.core import TyperCommand
 
-import fovea.cli
+from fovea.cli.main import app
 from fovea.systems.catalogue import catalogue
 from fovea.systems.system import AREAS, System
 
@@ -98,9 +98,9 @@ COMMAND = """
 """
 
 
-def command(name: str, found: click.Command) -> str:
+def command(name: str, found: TyperCommand) -> str:
     """One command with its arguments and options, as it describes them itself."""
-    context = click.Context(found, info_name=f"fovea {name}")
+    context = found.make_context(f"fovea {name}", [], resilient_parsing=True)
     records = [record for parameter in found.get_params(context) if (record := parameter.get_help_record(context))]
     cells = [(f"`{option}`", " ".join(meaning.replace("|", "\\|").split())) for option, meaning in records]
     options = table(("option", "meaning"), cells)
@@ -108,10 +108,9 @@ def command(name: str, found: click.Command) -> str:
 
 
 def command_line() -> str:
-    program = typer.main.get_command(fovea.cli.app)
-    assert isinstance(program, click.Group)
-    sections = [command(name, found) for name, found in program.commands.items() if not found.hidden]
-    return f"# Command line\n\n{program.help}\n" + "\n".join(sections)
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    sections = [command(name, found) for name, found in commands.items() if not found.hidden]
+    return f"# Command line\n\n{app.info.help}\n" + "\n".join(sections)
 
 
 SYSTEM = """

@@ -7,7 +7,8 @@ import tables
 
 def summary() -> str:
     """The README's table: each measured problem, ours against what it was compared with in the same run."""
-    results = tables.results()
-    if not results:
-        return "Not measured yet."
-    return "Not measured yet."
+    return "Not measured yet." if not tables.results() else ""
+
+
+def page() -> str:
+    return f"# Benchmarks\n\n{summary()}\n"
