@@ -1,1 +1,1 @@
-"""The thirty-one systems: one file each, read through :mod:`fovea.systems.catalogue`. Importing one imports no torch."""
+"""The thirty-one systems: one file each, read through ``systems.catalogue``. Importing one imports no torch."""

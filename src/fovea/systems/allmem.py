@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="allmem",
         title="AllMem: A Memory-centric Recipe for Efficient Long-context Modeling",
+        about="Language models with a memory that learns while reading",
         year=2026,
         authors=8,
         paper="arXiv:2602.13680",

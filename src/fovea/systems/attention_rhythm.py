@@ -9,6 +9,7 @@ SYSTEM = System(
         slug="attention-rhythm",
         title="Attention Illuminates LLM Reasoning: The Preplan-and-Anchor Rhythm Enables Fine-Grained Policy "
         "Optimization",
+        about="Rewarding the tokens where a model plans and anchors",
         year=2025,
         authors=12,
         paper="arXiv:2510.13554",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="attentionguard",
         title="Orchestrating Attention: Bringing Harmony to the 'Chaos' of Neurodivergent Learning States",
+        about="A page that adapts to a learner's attention",
         year=2026,
         authors=3,
         paper="arXiv:2602.07865",

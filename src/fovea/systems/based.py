@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="based",
         title="Simple linear attention language models balance the recall-throughput tradeoff",
+        about="Linear attention with a tiny exact window",
         year=2024,
         authors=9,
         paper="arXiv:2402.18668",

@@ -12,7 +12,7 @@ from fovea import systems
 from fovea.errors import unknown
 from fovea.systems.system import AREAS, System
 
-_NOT_SYSTEMS = {"catalogue", "system"}
+_NOT_SYSTEMS = {"catalogue", "ledger", "system"}
 
 
 @cache

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="dcal",
         title="Dual Cross-Attention Learning for Fine-Grained Visual Categorization and Object Re-Identification",
+        about="Look-alike categories and re-identification",
         year=2022,
         authors=6,
         paper="arXiv:2205.02151",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="dito",
         title="Detection-Oriented Image-Text Pretraining for Open-Vocabulary Detection",
+        about="Open-vocabulary detection from captions",
         year=2023,
         authors=3,
         paper="arXiv:2310.00161",

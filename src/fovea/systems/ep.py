@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="ep",
         title="Attention, Please! Revisiting Attentive Probing for Masked Image Modeling",
+        about="Probing frozen encoders with attentive pooling",
         year=2025,
         authors=9,
         paper="arXiv:2506.10178",

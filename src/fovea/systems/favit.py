@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="favit",
         title="Factorization Vision Transformer: Modeling Long Range Dependency with Local Window Cost",
+        about="Summary keys that span the image",
         year=2023,
         authors=5,
         paper="arXiv:2312.08614",

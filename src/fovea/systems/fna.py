@@ -1,4 +1,4 @@
-"""Neighborhood attention and its fused kernels (arXiv 2403.04690)."""
+"""Neighborhood attention and its tiled kernels (arXiv 2403.04690)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="fna",
         title="Faster Neighborhood Attention: Reducing the O(n^2) Cost of Self Attention at the Threadblock Level",
+        about="Neighborhood attention and its tiled kernels",
         year=2024,
         authors=3,
         paper="arXiv:2403.04690",

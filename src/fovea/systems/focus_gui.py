@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="focus-gui",
         title="Think Twice, Click Once: Enhancing GUI Grounding via Fast and Slow Systems",
+        about="Finding where to click, fast or slow",
         year=2025,
         authors=9,
         paper="arXiv:2503.06470",

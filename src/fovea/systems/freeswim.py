@@ -9,6 +9,7 @@ SYSTEM = System(
         slug="freeswim",
         title="FreeSwim: Revisiting Sliding-Window Attention Mechanisms for Training-Free Ultra-High-Resolution "
         "Video Generation",
+        about="Video above the training size, without training",
         year=2025,
         authors=4,
         paper="arXiv:2511.14712",

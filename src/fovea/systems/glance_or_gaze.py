@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="glance-or-gaze",
         title="Glance-or-Gaze: Incentivizing LMMs to Adaptively Focus Search via Reinforcement Learning",
+        about="Searching with a picture or a part of it",
         year=2026,
         authors=8,
         paper="arXiv:2601.13942",

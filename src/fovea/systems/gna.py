@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="gna",
         title="Generalized Neighborhood Attention: Multi-dimensional Sparse Attention at the Speed of Light",
+        about="Strided neighborhood attention, and what its tiles cost",
         year=2025,
         authors=16,
         paper="arXiv:2504.16922",
@@ -19,8 +20,8 @@ SYSTEM = System(
         carried_by=("patterns", "kernels", "steer"),
     ),
     views=(
-        View("sliding (stride 1)", "neighborhood:window=8", (24, 24)),
-        View("strided", "neighborhood:window=8,stride=4", (24, 24)),
-        View("blocked (stride = window)", "neighborhood:window=8,stride=8", (24, 24)),
+        View("sliding (stride 1)", "neighborhood:window=8", (22, 22)),
+        View("strided", "neighborhood:window=8,stride=4", (22, 22)),
+        View("blocked (stride = window)", "neighborhood:window=8,stride=8", (22, 22)),
     ),
 )

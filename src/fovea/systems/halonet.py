@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="halonet",
         title="Scaling Local Self-Attention for Parameter Efficient Visual Backbones",
+        about="Blocked local attention with halos",
         year=2021,
         authors=6,
         paper="arXiv:2103.12731",

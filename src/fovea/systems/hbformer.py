@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="hbformer",
         title="HBFormer: A Hybrid-Bridge Transformer for Microtumor and Miniature Organ Segmentation",
+        about="Segmentation of very small structures in slices",
         year=2025,
         authors=9,
         paper="arXiv:2512.03597",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="headhunter",
         title="Fine-Grained Perturbation Guidance via Attention Head Selection",
+        about="Guidance by spoiling chosen heads",
         year=2025,
         authors=10,
         paper="arXiv:2506.10978",

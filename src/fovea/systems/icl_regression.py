@@ -9,6 +9,7 @@ SYSTEM = System(
         slug="icl-regression",
         title="In-Context Linear Regression Demystified: Training Dynamics and Mechanistic Interpretability of "
         "Multi-Head Softmax Attention",
+        about="What one attention layer learns from regression prompts",
         year=2025,
         authors=4,
         paper="arXiv:2503.12734",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="lola-specvit",
         title="LoLA-SpecViT: Local Attention SwiGLU Vision Transformer with LoRA for Hyperspectral Imaging",
+        about="Hyperspectral pixels from few labels",
         year=2025,
         authors=7,
         paper="arXiv:2506.17759",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="lscenellm",
         title="LSceneLLM: Enhancing Large 3D Scene Understanding Using Adaptive Visual Preferences",
+        about="Magnifying a scene where the model dwells",
         year=2024,
         authors=9,
         paper="arXiv:2412.01292",

@@ -9,6 +9,7 @@ SYSTEM = System(
         slug="mqsa-ted",
         title="Collaboration and Transition: Distilling Item Transitions into Multi-Query Self-Attention for "
         "Sequential Recommendation",
+        about="The next item, asked for with short and long queries",
         year=2023,
         authors=6,
         paper="arXiv:2311.01056",

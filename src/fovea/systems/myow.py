@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="myow",
         title="Mine Your Own vieW: Self-Supervised Learning Through Across-Sample Prediction",
+        about="Self-supervision that mines its views",
         year=2021,
         authors=13,
         paper="arXiv:2102.10106",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="nevaclip",
         title="Contrastive Language-Image Pretrained Models are Zero-Shot Human Scanpath Predictors",
+        about="Scanpaths from a moving sharp spot",
         year=2023,
         authors=7,
         paper="arXiv:2305.12380",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="oat",
         title="OAT: Object-Level Attention Transformer for Gaze Scanpath Prediction",
+        about="Gaze from object to object while searching",
         year=2024,
         authors=5,
         paper="arXiv:2407.13335",

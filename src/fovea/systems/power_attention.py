@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="power-attention",
         title="PowerAttention: Exponentially Scaling of Receptive Fields for Effective Sparse Attention",
+        about="Blocks at powers of two",
         year=2025,
         authors=11,
         paper="arXiv:2503.03588",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="routing-transformer",
         title="Efficient Content-Based Sparse Attention with Routing Transformers",
+        about="Attention inside clusters of content",
         year=2020,
         authors=4,
         paper="arXiv:2003.05997",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="sahp",
         title="Self-Attentive Hawkes Processes",
+        about="What happens next, and when",
         year=2019,
         authors=4,
         paper="arXiv:1907.07561",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="selective-codebook",
         title="Selective Visual Representations Improve Convergence and Generalization for Embodied AI",
+        about="A bottleneck that keeps what the goal needs",
         year=2023,
         authors=6,
         paper="arXiv:2311.04193",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="superlinear",
         title="Superlinear Multi-Step Attention",
+        about="Attention as a search for spans",
         year=2026,
         authors=1,
         paper="arXiv:2601.18401",

@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="swin-unetr",
         title="Swin UNETR: Swin Transformers for Semantic Segmentation of Brain Tumors in MRI Images",
+        about="Segmentation of volumes with three-dimensional windows",
         year=2022,
         authors=6,
         paper="arXiv:2201.01266",

@@ -34,6 +34,7 @@ class Card:
     Attributes:
         slug: its name on the command line and in addresses: lower case, digits, hyphens.
         title: the paper's title.
+        about: what it is about in a few words, for lists.
         year: of the paper's first submission.
         authors: how many.
         paper: ``"arXiv:2309.05239"``, ``"doi:..."``, or none where neither is known to us.
@@ -47,6 +48,7 @@ class Card:
 
     slug: str
     title: str
+    about: str
     year: int
     authors: int
     paper: str | None

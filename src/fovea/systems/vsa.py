@@ -8,6 +8,7 @@ SYSTEM = System(
     card=Card(
         slug="vsa",
         title="VSA: Learning Varied-Size Window Attention in Vision Transformers",
+        about="Windows that learn their size and place",
         year=2022,
         authors=4,
         paper="arXiv:2204.08446",

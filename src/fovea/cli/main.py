@@ -1,0 +1,126 @@
+"""The program: its commands, its global options, and how it ends.
+
+Exit status: 0 done; 1 could not be done; 2 asked for wrongly; 130 interrupted; 141 the reader of a pipe has gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fovea import __version__
+from fovea.cli import browse, geometry, machine, speed, work
+from fovea.cli.output import SETTINGS, console
+from fovea.errors import MissingExtra, UserError
+
+EXTRAS = {
+    "matplotlib": "draw",
+    "lightning": "train",
+    "torchmetrics": "train",
+    "PIL": "restoration",
+    "scipy": "restoration",
+    "skimage": "restoration",
+}
+"""Which extra of fovea brings an optional module."""
+
+app = typer.Typer(
+    name="fovea",
+    help="Attention that looks only where it must: patterns, an operator that computes them, and systems built on it.",
+    epilog="Start with: fovea list · fovea show hat · fovea run hat · fovea draw neighborhood:window=7 --grid 16x16",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+for room in (browse, work, geometry, speed, machine):
+    room.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fovea {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    SETTINGS.quiet, SETTINGS.debug = quiet, debug
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run the command line with these arguments; returns the exit status, and prints errors as one line."""
+    SETTINGS.quiet = SETTINGS.debug = False
+    console.cache_clear()
+    words = _globals_first(list(arguments))
+    debug = "--debug" in words[:2]
+    try:
+        status = typer.main.get_command(app).main(words, prog_name="fovea", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail(_interrupted(error), 130, debug)
+    except BrokenPipeError:
+        # Python flushes standard output once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except UserError as error:
+        return _fail(str(error), error.exit_status, debug)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            return _fail(f"{error} (fovea --debug shows where)", 1, debug)
+        return _fail(str(MissingExtra("this", module, EXTRAS[module])), 1, debug)
+    except OSError as error:
+        return _fail(_os_error(error), 1, debug)
+    except ValueError as error:
+        return _fail(str(error), 1, debug)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what typer and click raise for a mistake of usage
+            return _fail(_usage(error), getattr(error, "exit_code", 2), debug)
+        return _fail(f"{type(error).__name__}: {_line(error)} (a bug of fovea? --debug shows where)", 1, debug)
+
+
+def _globals_first(words: list[str]) -> list[str]:
+    """Global options may stand anywhere before ``--``; typer wants them in front."""
+    end = words.index("--") if "--" in words else len(words)
+    front = [word for word in words[:end] if word in ("--quiet", "-q", "--debug")]
+    return front[::-1] + [word for word in words[:end] if word not in front] + words[end:]
+
+
+def _fail(message: str, status: int, debug: bool) -> int:
+    if debug and status != 130:
+        traceback.print_exc()
+    print(f"fovea: {message}", file=sys.stderr)
+    return status
+
+
+def _interrupted(error: BaseException) -> str:
+    return _line(error) or "interrupted"
+
+
+def _usage(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "fovea"
+    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    return f"{_line(message)} (see: {command} --help)"
+
+
+def _os_error(error: OSError) -> str:
+    if error.strerror is None:
+        return _line(error)
+    return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
