@@ -70,6 +70,7 @@ SYSTEM = System(
     card=Card(
         slug="hat",
         title="HAT: Hybrid Attention Transformer for Image Restoration",
+        about="Super-resolution and other image restoration",
         year=2023,
         authors=7,
         paper="arXiv:2309.05239",
