@@ -43,6 +43,19 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+PATTERN = """
+## {name}
+
+`{text}`
+
+![{text}]({image})
+
+::: fovea.patterns.{name}
+    options:
+      show_root_heading: false
+      show_root_toc_entry: false
+"""
+
 PATTERNS_PAGE = """
 # Patterns
 
@@ -58,6 +71,9 @@ In the pictures the query is orange and what it sees is blue.
 Rows are queries, columns are keys.
 
 ::: fovea.patterns.Blocks
+    options:
+      show_root_heading: false
+      show_root_toc_entry: false
 
 ## Reading and writing
 
@@ -77,7 +93,7 @@ def patterns() -> Iterator[tuple[str, str | bytes]]:
     sections = []
     for name, (text, grid, query) in PATTERNS.items():
         yield f"images/{name.lower()}.png", png(picture.of_query(text, grid, query))
-        sections += [f"## {name}", f"`{text}`", f"![{text}](images/{name.lower()}.png)", f"::: fovea.patterns.{name}"]
+        sections += [PATTERN.format(name=name, text=text, image=f"images/{name.lower()}.png")]
     shown = []
     for name, text in BLOCK_PATTERNS.items():
         yield f"images/blocks-{name}.png", png(picture.of_mask(text, 48))
