@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BytesIO
 
 import picture
 import speed
 import typer.main
-from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from tables import catalogue_table, table
 from typer.core import TyperCommand
 
 from fovea.cli.main import app
+from fovea.patterns import parse
 from fovea.systems.catalogue import catalogue
 from fovea.systems.system import AREAS, System
 
 PATTERNS = {
-    # class: (an example in its text form, grid, query)
-    "Full": ("full", (16, 16), (5, 4)),
-    "Causal": ("causal", (16, 16), (9, 8)),
-    "SlidingWindow": ("sliding:left=4x6,right=2x0", (16, 16), (8, 9)),
-    "Window": ("window:size=6,shift=2", (16, 16), (9, 6)),
-    "Halo": ("halo:block=6,halo=2", (18, 18), (8, 7)),
-    "Neighborhood": ("neighborhood:window=7,stride=3", (18, 18), (9, 4)),
-    "Product": ("product(causal; neighborhood:window=7)", (16, 16), (9, 8)),
-    "Union": ("union(window:size=4; sliding:left=0x15,right=0x15)", (16, 16), (9, 6)),
-    "PerHead": ("perhead(window:size=4*2; neighborhood:window=9*2)", (16, 16), (9, 6)),
+    # class: (an example in its text form, grid, query, tiles of queries and keys)
+    "Full": ("full", (16, 16), (5, 4), None),
+    "Causal": ("causal", (24,), None, (4, 4)),
+    "SlidingWindow": ("sliding:left=6,right=2", (24,), None, (4, 4)),
+    "Window": ("window:size=6,shift=2", (18, 18), (9, 6), None),
+    "Halo": ("halo:block=6,halo=2,border=zero", (18, 18), (8, 4), None),
+    "Neighborhood": ("neighborhood:window=7,stride=3", (18, 18), (9, 4), ((3, 3), (3, 3))),
+    "Product": ("product(causal; neighborhood:window=5; neighborhood:window=5)", (4, 12, 12), (2, 5, 6), None),
+    "Union": ("union(window:size=4; sliding:left=0x15,right=0x15)", (16, 16), (9, 6), None),
+    "PerHead": ("perhead(window:size=4*2; neighborhood:window=9*2)", (16, 16), (9, 6), None),
+    "Blocks": ("blocks:size=2,terms=local(3)+sink(1)+powers", (48,), None, (8, 8)),
 }
-BLOCK_PATTERNS = {
-    "sliding": "blocks:size=1,terms=local(5)+sink(1)",
-    "power": "blocks:size=1,terms=local(5)+sink(1)+powers",
-    "dilated": "blocks:size=1,terms=local(3)+offsets(4,6,8,10)",
-}
-
-
-def png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
 
 
 PATTERN = """
 ## {name}
 
-`{text}`
-
-![{text}]({image})
+![{text}]({image}){{ width=420 }}
 
 ::: fovea.patterns.{name}
     options:
@@ -59,21 +46,10 @@ PATTERN = """
 PATTERNS_PAGE = """
 # Patterns
 
-A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis.
-In the pictures the query is orange and what it sees is blue.
+A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis. The pictures are those
+of `fovea draw`: on a grid one query and its keys; on a sequence the whole mask, in tiles that need a mask or none.
 
-{grid_patterns}
-
-## Blocks
-
-{block_patterns}
-
-Rows are queries, columns are keys.
-
-::: fovea.patterns.Blocks
-    options:
-      show_root_heading: false
-      show_root_toc_entry: false
+{sections}
 
 ## Reading and writing
 
@@ -91,14 +67,11 @@ Rows are queries, columns are keys.
 
 def patterns() -> Iterator[tuple[str, str | bytes]]:
     sections = []
-    for name, (text, grid, query) in PATTERNS.items():
-        yield f"images/{name.lower()}.png", png(picture.of_query(text, grid, query))
-        sections += [PATTERN.format(name=name, text=text, image=f"images/{name.lower()}.png")]
-    shown = []
-    for name, text in BLOCK_PATTERNS.items():
-        yield f"images/blocks-{name}.png", png(picture.of_mask(text, 48))
-        shown += [f"`{text}`", f"![{text}](images/blocks-{name}.png)"]
-    yield "patterns.md", PATTERNS_PAGE.format(grid_patterns="\n\n".join(sections), block_patterns="\n\n".join(shown))
+    for name, (text, grid, query, tiles) in PATTERNS.items():
+        image = f"images/{name.lower()}.png"
+        yield image, picture.png(parse(text).draw(grid, query, tiles))
+        sections += [PATTERN.format(name=name, text=text, image=image)]
+    yield "patterns.md", PATTERNS_PAGE.format(sections="\n".join(sections))
 
 
 COMMAND = """
