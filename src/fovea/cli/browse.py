@@ -14,8 +14,6 @@ from fovea.cli.output import number, show, show_json, show_table
 if TYPE_CHECKING:
     from fovea.systems.system import Claim, System
 
-_WORDS = (None, True, False)
-
 
 def register(app: typer.Typer) -> None:
     app.command("list")(list_systems)
@@ -81,7 +79,7 @@ def show_system(
     if draw is not None:
         from fovea.cli.geometry import draw_views
 
-        draw_views(system, words.writable(draw))
+        draw_views(system, words.writable(draw, suffixes=[".png"]))
     if json:
         show_json(_as_json(system, measured))
         return
@@ -141,7 +139,11 @@ def _show_settings(preset: Any, json: bool) -> None:
         return
     for key, value in configuration.flat(preset):
         text = (
-            ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value in _WORDS else value
+            ",".join(map(str, value))
+            if isinstance(value, tuple)
+            else str(value).lower()
+            if value is None or isinstance(value, bool)
+            else value
         )
         print(f"{key}={text}")
 

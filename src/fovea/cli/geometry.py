@@ -9,7 +9,7 @@ import typer
 
 from fovea.cli import words
 from fovea.cli.output import say, show, show_json
-from fovea.errors import UsageError
+from fovea.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from fovea.patterns.simulator import Simulation
@@ -29,7 +29,10 @@ def draw(
     query: Annotated[
         str | None, typer.Option(metavar="ROWxCOLUMN", help="Whose keys to show; the middle token if not given.")
     ] = None,
-    tile: Annotated[str | None, typer.Option(help="Also show what tiles of this shape compute: 8x8.")] = None,
+    tile: Annotated[
+        str | None, typer.Option(help="In a picture: which tiles of this shape a kernel visits and masks, e.g. 8x8.")
+    ] = None,
+    depth: Annotated[int, typer.Option(min=1, help="In a picture: what is seen through so many layers.")] = 1,
     output: Annotated[
         Path | None,
         typer.Option("--output", "--out", "-o", metavar="FILE", help="Write a picture: .png, .svg or .pdf."),
@@ -45,13 +48,16 @@ def draw(
     tiles = None if tile is None else _tile("--tile", tile, sizes)
     if output is not None:
         words.writable(output, suffixes=PICTURES)
-        from fovea.patterns.picture import draw as figure
+        from fovea.patterns.draw import draw as figure
 
-        figure(found, sizes, query=place, tile=tiles).savefig(output)
+        with words.usage():
+            picture = figure(found, sizes, place, (tiles, tiles) if tiles is not None else None, depth=depth)
+        picture.savefig(output, dpi=150)
         say(f"drawn: {output}")
         return
-    if tiles is not None:
-        raise UsageError("--tile shows in pictures only; name a file: -o pattern.png")
+    for option, given in (("--tile", tiles is not None), ("--depth", depth > 1)):
+        if given:
+            raise UsageError(f"{option} shows in pictures only; name a file: -o pattern.png")
     from fovea.cli.sketch import sketch
 
     with words.usage():
@@ -62,19 +68,24 @@ def draw(
 
 def draw_views(system: System, output: Path) -> None:
     """All patterns of a system, side by side in one picture."""
-    from matplotlib.figure import Figure
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
 
-    from fovea.cli.sketch import image
+    from fovea.patterns.draw import draw as figure
 
     if not system.views:
-        raise UsageError(f"{system.card.slug} looks with no fixed pattern; there is nothing to draw")
-    width = 3.2
-    figure = Figure(figsize=(width * len(system.views), width + 0.6), layout="constrained")
-    for axes, view in zip(figure.subplots(1, len(system.views), squeeze=False)[0], system.views, strict=True):
-        axes.imshow(image(words.pattern(view.pattern), view.grid), cmap="Blues", vmin=0, vmax=2)
-        axes.set_title(f"{view.name}\n{view.pattern}", fontsize=7)
-        axes.set(xticks=[], yticks=[])
-    figure.savefig(output, dpi=150)
+        raise UserError(f"{system.card.slug} looks with no fixed pattern; there is nothing to draw")
+    pictures = []
+    for view in system.views:
+        drawn = figure(words.pattern(view.pattern), view.grid)
+        drawn.suptitle(f"{view.name}\n{view.pattern}", fontsize=10)
+        canvas = FigureCanvasAgg(drawn)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3])
+    height = max(len(picture) for picture in pictures)
+    padded = [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in pictures]
+    imsave(output, np.concatenate(padded, axis=1))
 
 
 def simulate(

@@ -112,8 +112,8 @@ def _interrupted(error: BaseException) -> str:
 def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "fovea"
-    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    return f"{_line(message)} (see: {command} --help)"
+    message = _line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    return f"{message[:1].lower()}{message[1:]} (see: {command} --help)"
 
 
 def _os_error(error: OSError) -> str:
