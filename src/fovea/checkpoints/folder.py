@@ -69,17 +69,20 @@ def save(path: str | Path, module: nn.Module, config: Any, extra: Mapping[str, A
     }
     text = json.dumps(description, indent=2)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    parts = [
-        _written(folder / WEIGHTS, lambda file: save_file(tensors, file, metadata={"fovea": text})),
-    ]
+    parts: dict[Path, Callable[[Path], Any]] = {
+        folder / f"{WEIGHTS}.part": lambda part: save_file(tensors, part, metadata={"fovea": text}),
+        folder / f"{DESCRIPTION}.part": lambda part: part.write_text(text + "\n"),
+    }
     try:
-        parts.append(_written(folder / DESCRIPTION, lambda file: file.write_text(text + "\n")))
-    except BaseException:
-        parts[0].unlink(missing_ok=True)
-        raise
-    for part in parts:
-        os.replace(part, part.with_suffix(""))
-    _flush(folder)
+        for part, write in parts.items():
+            write(part)
+            _flush(part)
+        for part in parts:
+            os.replace(part, part.with_suffix(""))
+        _flush(folder)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -109,18 +112,6 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Checkpoint:
 
 def _built(build: Callable[[Any], nn.Module], config: Any) -> tuple[nn.Module, Any]:
     return build(config), config
-
-
-def _written(target: Path, write: Callable[[Path], Any]) -> Path:
-    """Write beside ``target``, on the disk to the last byte; nothing is left behind when that fails."""
-    part = target.with_name(target.name + ".part")
-    try:
-        write(part)
-        _flush(part)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return part
 
 
 def _flush(path: Path) -> None:

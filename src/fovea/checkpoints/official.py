@@ -6,7 +6,7 @@ network = load_official("hat", torch.load("HAT_SRx4.pth"))
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -69,18 +69,19 @@ def _discriminator(config: Config | None, state: Mapping[str, Tensor]) -> dict[s
 def _configured(
     kind: type[T], variants: Mapping[str, T], config: Config | None, infer: Callable[[], dict[str, Any]]
 ) -> T:
-    """The configuration itself, a variant by name, or words over what the weights tell."""
+    """The configuration itself; a variant by name; or words over those of a variant or over what the weights tell."""
     if isinstance(config, kind):
         return config
-    if isinstance(config, str):
-        if config not in variants:
-            raise unknown("variant", config, variants)
-        return variants[config]
-    words = dict(config or {})
+    words = {"variant": config} if isinstance(config, str) else dict(config or {})
+    variant = words.pop("variant", None)
+    if variant is not None and variant not in variants:
+        raise unknown("variant", str(variant), variants)
     known = [field.name for field in fields(cast(Any, kind))]
     for word in words:
         if word not in known:
-            raise unknown(f"word in config ({kind.__name__})", word, known)
+            raise unknown(f"word in config ({kind.__name__})", word, [*known, "variant"])
+    if variant is not None:
+        return replace(cast(Any, variants[variant]), **words)
     return kind(**{**infer(), **words})
 
 
@@ -99,8 +100,8 @@ def load_official(slug: str, state: Mapping[str, Any], config: Config | None = N
     Args:
         slug: ``hat`` (also Real-HAT's generator), ``fna`` (NAT and DiNAT) or ``hat-real`` (Real-HAT's discriminator).
         state: official names and tensors, bare or under ``params_ema``, ``params``, ``state_dict``.
-        config: official constructor's words, the name of a published variant, or our configuration; words left out are
-            read from the shapes of the weights. For ``fna`` it is needed.
+        config: official constructor's words, the name of a published variant (also as the word ``variant``, with others
+            over it), or our configuration. Words left out are read from the shapes of the weights. Needed for ``fna``.
 
     Raises:
         CheckpointMismatch: with a table of all that differs, when the weights are those of another network.

@@ -65,7 +65,7 @@ class DiNATLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * config.mlp_ratio), dropout=config.drop_rate)
         self.drop_path = DropPath(drop_path)
-        scale = config.layer_scale
+        scale = None if config.layer_scale is None else float(config.layer_scale)
         self.scale1 = None if scale is None else nn.Parameter(torch.full((dim,), scale))
         self.scale2 = None if scale is None else nn.Parameter(torch.full((dim,), scale))
 

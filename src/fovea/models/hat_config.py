@@ -80,7 +80,7 @@ class HATConfig:
                 raise ValueError(f"num_heads={self.num_heads}; each must divide embed_dim={self.embed_dim}")
         if self.window_size < 1:
             raise ValueError(f"window_size={self.window_size}; it must be at least 1")
-        if self.overlap < 0 or self.overlap % 2:
+        if self.ocab and (self.overlap < 0 or self.overlap % 2):
             raise ValueError(
                 f"overlap_ratio={self.overlap_ratio}; with window_size={self.window_size} it widens windows by "
                 f"{self.overlap}, which must be an even number, half for each side"
