@@ -46,8 +46,10 @@ PATTERN = """
 PATTERNS_PAGE = """
 # Patterns
 
-A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis. The pictures are
-those of `fovea draw`: on a grid one query and its keys; on a sequence the whole mask, in tiles that need a mask or none.
+A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis.
+
+The pictures are those of `fovea draw`: on a grid one query and its keys; on a sequence the whole mask, in tiles that need a
+mask or none.
 
 {sections}
 
