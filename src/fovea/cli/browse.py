@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_systems(
-    text: Annotated[list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words to look for.")] = None,
+    text: Annotated[list[str] | None, typer.Argument(metavar="WORDS", help="Words to look for.")] = None,
     area: Annotated[str | None, typer.Option(help="Only this area, e.g. language, restoration, agents.")] = None,
     ready: Annotated[bool, typer.Option("--ready", help="Only what works from end to end.")] = False,
     json: words.Json = False,

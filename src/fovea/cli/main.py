@@ -65,11 +65,13 @@ def call(arguments: Sequence[str]) -> int:
     words = _globals_first(list(arguments))
     debug = "--debug" in words[:2]
     try:
-        status = typer.main.get_command(app).main(words, prog_name="fovea", standalone_mode=False)
+        _invoke(words)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return 0
+    except typer.Exit as end:
+        return end.exit_code
     except (KeyboardInterrupt, typer.Abort) as error:
-        return _fail(_interrupted(error), 130, debug)
+        return _fail(_line(error) or "interrupted", 130, debug)
     except BrokenPipeError:
         # Python flushes standard output once more at its end; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,6 +93,15 @@ def call(arguments: Sequence[str]) -> int:
         return _fail(f"{type(error).__name__}: {_line(error)} (a bug of fovea? --debug shows where)", 1, debug)
 
 
+def _invoke(words: list[str]) -> None:
+    command = typer.main.get_command(app)
+    if "_FOVEA_COMPLETE" in os.environ:
+        command.main(words, prog_name="fovea")
+    # Not command.main: it would end the process at an interrupt or a closed pipe without letting us say a word.
+    with command.make_context("fovea", words) as context:
+        command.invoke(context)
+
+
 def _globals_first(words: list[str]) -> list[str]:
     """Global options may stand anywhere before ``--``; typer wants them in front."""
     end = words.index("--") if "--" in words else len(words)
@@ -103,10 +114,6 @@ def _fail(message: str, status: int, debug: bool) -> int:
         traceback.print_exc()
     print(f"fovea: {message}", file=sys.stderr)
     return status
-
-
-def _interrupted(error: BaseException) -> str:
-    return _line(error) or "interrupted"
 
 
 def _usage(error: Exception) -> str:

@@ -76,7 +76,7 @@ def plan(
 
 def bench(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help="A pattern; a few common ones if not given.")
+        str | None, typer.Argument(metavar="PATTERN", help="A pattern; a few common ones if not given.")
     ] = None,
     grid: Annotated[str | None, typer.Option("--grid", help="Shape of the tokens: 8192, 64x64 or 16x24x24.")] = None,
     heads: Heads = 4,

@@ -116,7 +116,7 @@ def predict(
     name: words.SystemName,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT... [KEY=VALUE]...", help="Files or folders; options of the task."),
+        typer.Argument(metavar="INPUT", help="Files or folders; also options of the task, as KEY=VALUE."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "--out", "-o", help="A file for one input, a folder for several.")
@@ -162,7 +162,7 @@ def predict(
 
 def claims(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[SYSTEM]...", help="All that have claims if not given.")
+        list[str] | None, typer.Argument(metavar="SYSTEM", help="All that have claims if not given.")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Only the claim of this name.")] = None,
     out: Annotated[
@@ -206,7 +206,7 @@ def convert(
     output: Annotated[Path, typer.Option("--output", "--out", "-o", metavar="FOLDER", help="Folder to write.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="The official constructor's words, where needed."),
+        typer.Argument(metavar="KEY=VALUE", help="The official constructor's words, where needed."),
     ] = None,
 ) -> None:
     """Turn an official checkpoint into one of ours.

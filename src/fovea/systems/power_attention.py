@@ -15,7 +15,7 @@ SYSTEM = System(
         code=None,
         licence=None,
         area="language",
-        idea="Lets each block of tokens see the blocks 1, 2, 4, 8, ... back besides its neighbours and the "
+        idea="Lets each block of tokens see the blocks 1, 2, 4, 8 and so on back besides its neighbours and the "
         "first, so that any earlier block is a few layers away.",
         carried_by=("patterns", "models", "steer"),
     ),

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fovea.errors import UserError
+
+
+def test_run_uses_the_demo_preset_and_a_folder_of_its_own(fovea: Callable, recorder):
+    result = fovea("run", "fake", "steps=20", "hardware.devices=2")
+    assert result.status == 0, result.err
+    name, what = recorder.calls[0]
+    assert name == "run"
+    assert (what["config"].steps, what["config"].hardware.devices) == (20, 2)
+    assert what["path"] == Path("runs/fake")
+    assert "31.2500" in result.out
+    assert "Report: runs/fake/report.html" in result.out
+
+
+def test_a_second_run_takes_the_next_folder(fovea: Callable, recorder):
+    for _ in range(3):
+        assert fovea("run", "fake").status == 0
+    assert [what["path"].name for _, what in recorder.calls] == ["fake", "fake-2", "fake-3"]
+
+
+def test_resume_takes_up_the_latest_run(fovea: Callable, recorder):
+    assert fovea("run", "fake").status == 0
+    assert fovea("run", "fake").status == 0
+    assert fovea("run", "fake", "--resume").status == 0
+    assert recorder.calls[-1][1]["path"].name == "fake-2"
+    assert recorder.calls[-1][1]["resume"] is True
+
+
+def test_resume_of_nothing(fovea: Callable, recorder):
+    result = fovea("run", "fake", "--resume")
+    assert result.status == 2
+    assert "there is no run of fake in ./runs to resume" in result.err
+
+
+def test_a_folder_in_use_is_not_overwritten(fovea: Callable, recorder, tmp_path: Path):
+    assert fovea("run", "fake", "--out", "here").status == 0
+    result = fovea("run", "fake", "--out", "here")
+    assert result.status == 2
+    assert "not empty" in result.err
+    (tmp_path / "file").write_text("")
+    assert fovea("run", "fake", "--out", "file").status == 2
+
+
+def test_quiet_prints_the_result_alone(fovea: Callable, recorder):
+    for words in (["--quiet", "run", "fake", "--json"], ["run", "fake", "--json", "-q"]):
+        result = fovea(*words)
+        assert result.err == ""
+        assert json.loads(result.out) == {"psnr": 31.25, "steps": 10}
+        assert recorder.calls[-1][1]["quiet"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "fake", "stesp=3"], "unknown key 'stesp'; did you mean steps?"),
+        (["run", "fake", "steps=many"], "steps=many does not fit; steps takes a whole number"),
+        (["run", "fake", "steps"], "'steps' sets nothing; write key=value"),
+        (["run", "fake", "--preset", "papr"], "unknown preset of fake 'papr'; did you mean paper?"),
+        (["train", "fake", "--data", "nowhere"], "--data 'nowhere' does not exist"),
+        (["train", "fake", "--checkpoint", "nowhere"], "--checkpoint 'nowhere' does not exist"),
+        (["evaluate", "fake"], "missing option '--data'"),
+        (["evaluate", "fake", "--data", "nowhere"], "--data 'nowhere' does not exist"),
+        (["predict", "fake"], "fovea predict fake INPUT... -o OUTPUT"),
+        (["predict", "fake", "nowhere.png", "-o", "x.png"], "input 'nowhere.png' does not exist"),
+        (["predict", "fake", "photo.png"], "say where to write: -o photo-fake.png"),
+        (["predict", "fake", "photo.png", "other.png", "-o", "photo.png"], "is a file; 2 inputs need a folder"),
+        (["predict", "fake", "photo.png", "-o", "x.png", "tiel=3"], "fake has no such option"),
+        (["claims", "fake", "--only", "bettr"], "unknown claim 'bettr'; did you mean better?"),
+    ],
+)
+def test_wrong_words(fovea: Callable, recorder, tmp_path: Path, words: list[str], message: str):
+    for name in ("photo.png", "other.png"):
+        (tmp_path / name).write_text("")
+    result = fovea(*words)
+    assert result.status == 2, result.err
+    assert message.lower() in result.err.lower()
+    assert result.err.count("\n") == 1
+
+
+def test_train(fovea: Callable, recorder, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "start").mkdir()
+    words = [
+        "--preset",
+        "paper",
+        "--data",
+        "data",
+        "--devices",
+        "8",
+        "--checkpoint",
+        "start",
+        "--out",
+        "out",
+        "rate=0.1",
+    ]
+    result = fovea("train", "fake", *words)
+    assert result.status == 0, result.err
+    name, what = recorder.calls[0]
+    assert name == "train"
+    assert (what["config"].steps, what["config"].rate, what["config"].hardware.devices) == (1000, 0.1, 8)
+    assert (what["path"], what["data"], what["checkpoint"]) == (Path("out"), Path("data"), Path("start"))
+    assert "0.1250" in result.out
+
+
+def test_evaluate(fovea: Callable, recorder, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    result = fovea("evaluate", "fake", "--data", "data", "--json")
+    assert json.loads(result.out) == {"psnr": 30.0}
+    assert recorder.calls[0][1]["run"] is None
+    assert fovea("evaluate", "fake", "--data", "data", "--out", "report").status == 0
+    assert recorder.calls[1][1]["run"].path == Path("report")
+
+
+def test_predict_tells_files_from_settings(fovea: Callable, recorder, tmp_path: Path):
+    for name in ("photo.png", "a=b.png"):
+        (tmp_path / name).write_text("")
+    result = fovea("predict", "fake", "photo.png", "tile=256", "a=b.png", "-o", "restored")
+    assert result.status == 0, result.err
+    what = recorder.calls[0][1]
+    assert what["inputs"] == [Path("photo.png"), Path("a=b.png")]
+    assert what["tile"] == 256
+    assert result.out == "restored\n"
+
+
+def test_claims_write_the_ledger(fovea: Callable, recorder, tmp_path: Path):
+    result = fovea("claims", "fake", "--out", "ledger")
+    assert result.status == 0
+    assert "ours: 2.5" in result.out
+    assert json.loads((tmp_path / "ledger" / "fake.json").read_text())["claims"]["better"]["measured"] == {"ours": 2.5}
+
+
+def test_claims_of_a_system_without_any(fovea: Callable):
+    result = fovea("claims", "sahp")
+    assert result.status == 1
+    assert "no claim to measure of sahp yet" in result.err
+
+
+def test_an_error_of_the_task_is_one_line(fovea: Callable, recorder):
+    recorder.raises = UserError("the loss is no number at step 3")
+    result = fovea("run", "fake", "-q")
+    assert (result.status, result.err) == (1, "fovea: the loss is no number at step 3\n")
+
+
+def test_an_interrupted_run_says_how_to_go_on(fovea: Callable, recorder):
+    recorder.raises = KeyboardInterrupt("stopped after step 7; go on with --resume")
+    result = fovea("run", "fake", "-q")
+    assert (result.status, result.err) == (130, "fovea: stopped after step 7; go on with --resume\n")
