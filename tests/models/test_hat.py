@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
 from fovea.models.hat import HAT, OverlappingCrossAttentionBlock
 from fovea.models.hat_config import VARIANTS, HATConfig
+from fovea.nn.unfolded import unfolded
 from fovea.patterns import Window
 from fovea.tasks.restoration.inference import Tiles, restore
 
@@ -39,24 +39,6 @@ def test_parameters_as_published(name: str, millions: tuple[float, ...]) -> None
         assert f"{count / 1e6:.2f}" == f"{expected:.2f}"
 
 
-def unfolded(block: OverlappingCrossAttentionBlock, tokens: Tensor, window: int, wide: int) -> Tensor:
-    """The attention of the block as the paper's code computes it: keys and values unfolded into overlapping windows."""
-    layer = block.attention
-    assert layer.bias is not None
-    batch, height, width = tokens.shape[:3]
-    heads, margin = layer.num_heads, (wide - window) // 2
-    q, k, v = layer.qkv(block.norm1(tokens)).chunk(3, -1)
-    rows, columns = height // window, width // window
-    q = q.reshape(batch, rows, window, columns, window, heads, -1).permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5)
-    keys = F.unfold(torch.cat([k, v], -1).movedim(-1, 1), wide, stride=window, padding=margin)
-    keys = keys.reshape(batch, 2, heads, -1, wide * wide, rows, columns).permute(1, 0, 5, 6, 2, 4, 3)
-    offset = torch.arange(wide)[None] - margin - torch.arange(window)[:, None] + window + margin - 1  # [query, key]
-    table = layer.bias[:, offset[:, None, :, None], offset[None, :, None, :]].flatten(3, 4).flatten(1, 2)
-    logits = q @ keys[0].mT * q.shape[-1] ** -0.5 + table
-    out = (logits.softmax(-1) @ keys[1]).unflatten(4, (window, window))  # [B, rows, columns, heads, M, M, head_dim]
-    return layer.project(out.permute(0, 1, 4, 2, 5, 3, 6).reshape(tokens.shape))
-
-
 @settings(max_examples=10)
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([(2, 2), (4, 2), (4, 4), (3, 2), (4, 0)]))
 def test_overlapping_attention_is_the_unfolded_one(rows: int, columns: int, sizes: tuple[int, int]) -> None:
@@ -70,7 +52,7 @@ def test_overlapping_attention_is_the_unfolded_one(rows: int, columns: int, size
     tokens = torch.randn(2, rows * window, columns * window, 12, requires_grad=True)
     cotangent = torch.randn_like(tokens)
     ours = block.attention(block.norm1(tokens))
-    theirs = unfolded(block, tokens, window, window + overlap)
+    theirs = unfolded(block.attention, block.norm1(tokens))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     weights = [tokens, block.attention.bias, block.attention.qkv.weight]
     for a, b in zip(
