@@ -48,8 +48,8 @@ PATTERNS_PAGE = """
 
 A pattern says which keys each query may see. Parameters are one number for all axes, or one an axis.
 
-The pictures are those of `fovea draw`: on a grid one query and its keys; on a sequence the whole mask, in tiles that need a
-mask or none.
+The pictures are those of `fovea draw`: on a grid one query and its keys; on a sequence the whole mask, in
+tiles that need a mask or none.
 
 {sections}
 
