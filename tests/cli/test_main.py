@@ -41,8 +41,11 @@ def test_version(process: Callable):
     assert result.stdout == f"fovea {package.__version__}\n"
 
 
-def test_without_words_there_is_help(fovea: Callable):
-    assert "Usage: fovea" in fovea().out
+@pytest.mark.parametrize("words", [[], ["cache"]])
+def test_without_words_there_is_help(fovea: Callable, words: list[str]):
+    result = fovea(*words)
+    assert "Usage: fovea" in result.out
+    assert result.err == ""
 
 
 def test_every_command_has_help_with_an_example(fovea: Callable):
@@ -52,7 +55,7 @@ def test_every_command_has_help_with_an_example(fovea: Callable):
     for name in names:
         result = fovea(name, "--help")
         assert result.status == 0
-        assert name in ("doctor", "cache") or re.search(rf"fovea\s+{name}\s", result.out.partition("Example")[2]), name
+        assert name in ("doctor", "cache") or re.search(rf"fovea {name}\b", result.out.partition("Example")[2]), name
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fovea.cli import words
-from fovea.cli.output import number, show, show_json, show_table
+from fovea.cli.output import number, show, show_json
 
 if TYPE_CHECKING:
     from fovea.systems.system import Claim, System
@@ -28,7 +29,11 @@ def list_systems(
 ) -> None:
     """The catalogue: every system, its area and whether it works yet.
 
-    Examples: fovea list · fovea list --area language · fovea list window video
+    \b
+    Examples:
+      fovea list
+      fovea list --area language
+      fovea list window video
     """
     from fovea.errors import unknown
     from fovea.systems.catalogue import catalogue
@@ -49,8 +54,10 @@ def list_systems(
     if not found:
         show("No system fits; 'fovea list' shows all.")
         return
-    rows = [(s.card.slug, s.card.area, s.card.status, str(s.card.year), s.card.about) for s in found]
-    show_table(("system", "area", "status", "year", "about"), rows)
+    for name, systems in groupby(found, key=lambda system: system.card.area):
+        show("", heading=name)
+        for system in systems:
+            print(f"  {system.card.slug:20} {system.card.status:8} {system.card.about}")
 
 
 def show_system(
@@ -66,7 +73,11 @@ def show_system(
 ) -> None:
     """One system: its card, the patterns it looks with, its presets, and what has been measured.
 
-    Examples: fovea show hat · fovea show gna --draw gna.png · fovea show hat --preset demo
+    \b
+    Examples:
+      fovea show hat
+      fovea show gna --draw gna.png
+      fovea show hat --preset demo
     """
     from fovea.systems import ledger as ledgers
 
@@ -83,7 +94,7 @@ def show_system(
     if json:
         show_json(_as_json(system, measured))
         return
-    show(f"[bold]{card.slug}[/] - {card.title}\n")
+    show(f" - {card.title}\n", heading=card.slug)
     show(f"{card.idea}\n")
     facts = {
         "status": "ready" if card.status == "ready" else "planned: not built yet",
@@ -118,14 +129,14 @@ def _show_views(system: System) -> None:
 
     for view in system.views:
         shape = "x".join(map(str, view.grid))
-        show(f"\n[bold]{view.name}[/]: {view.pattern} on {shape}\n")
+        show(f": {view.pattern} on {shape}\n", heading=f"\n{view.name}")
         for line in sketch(words.pattern(view.pattern), view.grid):
             print(f"  {line}")
 
 
 def _show_presets(system: System) -> None:
     if system.presets:
-        show("\n[bold]presets[/]\n")
+        show("\n", heading="\npresets")
         for name in system.presets:
             show(f"  {name}")
         show(f"\n  settings of one: fovea show {system.card.slug} --preset {next(iter(system.presets))}")
@@ -149,7 +160,7 @@ def _show_settings(preset: Any, json: bool) -> None:
 
 
 def _show_claims(system: System, measured: dict[str, Any]) -> None:
-    show("\n[bold]measured[/]\n")
+    show("\n", heading="\nmeasured")
     if not system.claims:
         show("  No claim of this paper can be measured yet.")
     for claim in system.claims:

@@ -40,7 +40,10 @@ def draw(
 ) -> None:
     """Draw which keys a query sees: as text, or with -o into a file.
 
-    Examples: fovea draw neighborhood:window=7x7,stride=4 --grid 32x32 · fovea draw causal --grid 64 -o causal.png
+    \b
+    Examples:
+      fovea draw neighborhood:window=7x7,stride=4 --grid 32x32
+      fovea draw causal --grid 64 -o causal.png
     """
     sizes = words.grid(grid)
     found = words.pattern(pattern, sizes)
@@ -98,7 +101,9 @@ def simulate(
 ) -> None:
     """How much of a pattern's saved work a kernel of such tiles can turn into saved time.
 
-    Example: fovea simulate neighborhood:window=80x80,stride=16 --grid 256x256 --q-tile 16x16 --kv-tile 16x8
+    \b
+    Example:
+      fovea simulate neighborhood:window=80x80,stride=16 --grid 256x256 --q-tile 16x16 --kv-tile 16x8
     """
     from fovea.patterns import GridPattern, Neighborhood, simulator
 

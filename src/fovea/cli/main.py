@@ -31,7 +31,7 @@ EXTRAS = {
 app = typer.Typer(
     name="fovea",
     help="Attention that looks only where it must: patterns, an operator that computes them, and systems built on it.",
-    epilog="Start with: fovea list · fovea show hat · fovea run hat · fovea draw neighborhood:window=7 --grid 16x16",
+    epilog="Start with: fovea list · fovea show hat · fovea run hat · fovea draw causal --grid 16",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -89,7 +89,8 @@ def call(arguments: Sequence[str]) -> int:
         return _fail(str(error), 1, debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer and click raise for a mistake of usage
-            return _fail(_usage(error), getattr(error, "exit_code", 2), debug)
+            message, status = _usage(error), getattr(error, "exit_code", 2)
+            return _fail(message, status, debug) if message else status
         return _fail(f"{type(error).__name__}: {_line(error)} (a bug of fovea? --debug shows where)", 1, debug)
 
 
@@ -117,10 +118,11 @@ def _fail(message: str, status: int, debug: bool) -> int:
 
 
 def _usage(error: Exception) -> str:
+    """What was wrong with the words, and where to read on; empty where help has been printed already."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "fovea"
     message = _line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
-    return f"{message[:1].lower()}{message[1:]} (see: {command} --help)"
+    return f"{message[0].lower()}{message[1:]} (see: {command} --help)" if message else ""
 
 
 def _os_error(error: OSError) -> str:

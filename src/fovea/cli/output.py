@@ -42,9 +42,11 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def show(text: str) -> None:
-    """Text that is the command's result, in rich's markup."""
-    console().print(text)
+def show(text: str, *, heading: str = "") -> None:
+    """Text that is the command's result, behind a heading in bold."""
+    from rich.text import Text
+
+    console().print(Text.assemble((heading, "bold"), text))
 
 
 def show_json(value: Any) -> None:

@@ -51,7 +51,9 @@ def plan(
 ) -> None:
     """Which backend would compute a pattern, what each would do, and what was refused and why.
 
-    Example: fovea plan neighborhood:window=13x13,stride=4 --grid 64x64 --heads 4 --head-dim 32
+    \b
+    Example:
+      fovea plan neighborhood:window=13x13,stride=4 --grid 64x64 --heads 4 --head-dim 32
     """
     sizes = words.grid(grid)
     words.pattern(pattern, sizes)
@@ -96,7 +98,10 @@ def bench(
     A quick look at this machine: the median of repeated calls after one that warms up. Each result is compared with
     the reference where that is small enough.
 
-    Examples: fovea bench · fovea bench neighborhood:window=7x7 --grid 56x56 --grad
+    \b
+    Examples:
+      fovea bench
+      fovea bench neighborhood:window=7x7 --grid 56x56 --grad
     """
     from fovea.errors import UsageError
 

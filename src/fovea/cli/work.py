@@ -43,7 +43,11 @@ def run(
 ) -> None:
     """A system's demonstration, end to end: data, training, evaluation, a report with pictures.
 
-    Examples: fovea run hat · fovea run hat optimisation.steps=200 --out runs/short · fovea run hat --resume
+    \b
+    Examples:
+      fovea run hat
+      fovea run hat optimisation.steps=200 --out runs/short
+      fovea run hat --resume
     """
     system = words.system(name)
     task = _task(system)
@@ -69,7 +73,9 @@ def train(
 ) -> None:
     """Train a system on your data.
 
-    Example: fovea train hat --preset paper-hat-x2 --data DF2K --devices 8 --out runs/hat-x2 optimisation.lr=1e-4
+    \b
+    Example:
+      fovea train hat --preset paper-hat-x2 --data DF2K --devices 8 --out runs/hat-x2 optimisation.lr=1e-4
     """
     system = words.system(name)
     task = _task(system)
@@ -96,7 +102,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on your data.
 
-    Example: fovea evaluate hat --checkpoint runs/hat/checkpoint --data Set5
+    \b
+    Example:
+      fovea evaluate hat --checkpoint runs/hat/checkpoint --data Set5
     """
     system = words.system(name)
     task = _task(system)
@@ -127,7 +135,10 @@ def predict(
 ) -> None:
     """Apply a system to files of yours.
 
-    Examples: fovea predict hat photo.png -o large.png · fovea predict hat *.png -o restored/ tile=256
+    \b
+    Examples:
+      fovea predict hat photo.png -o large.png
+      fovea predict hat *.png -o restored/ tile=256
     """
     system = words.system(name)
     task = _task(system)
@@ -172,7 +183,9 @@ def claims(
 ) -> None:
     """Measure what the papers claim and write it into the ledger.
 
-    Example: fovea claims hat
+    \b
+    Example:
+      fovea claims hat
     """
     from fovea.errors import unknown
     from fovea.systems import ledger
@@ -191,7 +204,7 @@ def claims(
         entry = ledger.measure(system.card.slug, claim, where, quiet=SETTINGS.quiet)
         entries.setdefault(system.card.slug, {})[claim.name] = entry
         if not json:
-            show(f"[bold]{system.card.slug}[/] {claim.name}: {claim.sentence}")
+            show(f" {claim.name}: {claim.sentence}", heading=system.card.slug)
             show(f"  paper: {claim.paper_number or 'no number given'}")
             for key, value in entry["measured"].items():
                 print(f"  {key}: {number(value)}")
@@ -211,7 +224,9 @@ def convert(
 ) -> None:
     """Turn an official checkpoint into one of ours.
 
-    Example: fovea convert hat HAT_SRx4.pth -o checkpoints/hat-x4
+    \b
+    Example:
+      fovea convert hat HAT_SRx4.pth -o checkpoints/hat-x4
     """
     words.existing(official, "checkpoint")
     if output.exists() and not output.is_dir():
