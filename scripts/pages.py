@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from textwrap import dedent
 
 import picture
 import speed
@@ -79,11 +81,12 @@ def patterns() -> Iterator[tuple[str, str | bytes]]:
 COMMAND = """
 ## fovea {name}
 
-{help}
+{text}
 
 ```text
 {usage}
 ```
+{examples}
 
 {options}
 """
@@ -95,7 +98,9 @@ def command(name: str, found: TyperCommand) -> str:
     records = [record for parameter in found.get_params(context) if (record := parameter.get_help_record(context))]
     cells = [(f"`{option}`", " ".join(meaning.replace("|", "\\|").split())) for option, meaning in records]
     options = table(("option", "meaning"), cells)
-    return COMMAND.format(name=name, help=found.help, usage=found.get_usage(context), options=options)
+    text, *examples = re.split(r"\x08\nExamples?:\n", found.help or "")
+    shown = "".join(f"\n```bash\n{dedent(lines).strip()}\n```\n" for lines in examples)
+    return COMMAND.format(name=name, text=text.strip(), examples=shown, usage=found.get_usage(context), options=options)
 
 
 def command_line() -> str:
