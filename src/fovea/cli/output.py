@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,16 @@ def show(text: str, *, heading: str = "") -> None:
 
 
 def show_json(value: Any) -> None:
-    """The command's result for programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """The command's result for programs; numbers that are not finite become the words ``inf`` and ``nan``."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_table(
@@ -94,8 +103,8 @@ def show_numbers(values: Mapping[str, Any], title: str | None = None) -> None:
 
 
 def number(value: Any) -> str:
-    """A number as people read it: four digits that count."""
-    if isinstance(value, float):
+    """A number as people read it."""
+    if isinstance(value, float) and math.isfinite(value):
         return f"{value:,.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 

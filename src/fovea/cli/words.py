@@ -36,7 +36,7 @@ PatternText = Annotated[
 GridText = Annotated[str, typer.Option("--grid", help="Shape of the tokens: 8192, 64x64 or 16x24x24.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings of the preset to change; 'fovea show' lists them."),
+    typer.Argument(metavar="KEY=VALUE", help="Settings to change; 'fovea show SYSTEM --preset P' lists them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
