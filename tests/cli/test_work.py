@@ -149,7 +149,26 @@ def test_an_error_of_the_task_is_one_line(fovea: Callable, recorder):
     assert (result.status, result.err) == (1, "fovea: the loss is no number at step 3\n")
 
 
-def test_an_interrupted_run_says_how_to_go_on(fovea: Callable, recorder):
-    recorder.raises = KeyboardInterrupt("stopped after step 7; go on with --resume")
-    result = fovea("run", "fake", "-q")
-    assert (result.status, result.err) == (130, "fovea: stopped after step 7; go on with --resume\n")
+def test_an_interrupted_run_says_how_to_go_on(fovea: Callable, recorder, tmp_path: Path):
+    recorder.raises = KeyboardInterrupt("stopped at step 7")
+    assert fovea("run", "fake", "-q").err == "fovea: stopped at step 7\n"  # it left nothing to go on from
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "last.ckpt").write_text("")
+    (tmp_path / "here" / "config.yaml").write_text("steps: 20\n")
+    words = ["run", "fake", "steps=20", "--preset", "paper", "--out", "here", "--resume"]
+    result = fovea(*words, "-q")
+    assert result.status == 130
+    assert result.err == f"fovea: stopped at step 7; go on with: fovea {' '.join(words)}\n"
+
+
+def test_an_interrupted_training_says_how_to_go_on(fovea: Callable, recorder, tmp_path: Path):
+    recorder.raises = KeyboardInterrupt()
+    for name in ("data", "start", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "out" / "last.ckpt").write_text("")
+    given = ["--data", "data", "--checkpoint", "start", "--devices", "2"]
+    result = fovea("train", "fake", *given, "--out", "out", "-q")
+    assert (
+        result.err
+        == f"fovea: interrupted; go on with: fovea train fake {' '.join(given)} --preset demo --out out --resume\n"
+    )

@@ -27,14 +27,14 @@ SETTINGS = Settings()
 
 @cache
 def console() -> Console:
-    """Standard output. Where that is no terminal, lines are not broken to its width."""
+    """The terminal that standard output is; where it is none, plain lines are printed instead."""
     from rich.console import Console
 
     class Pipeable(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Pipeable(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Pipeable(highlight=False)
 
 
 def say(text: str) -> None:
@@ -45,6 +45,9 @@ def say(text: str) -> None:
 
 def show(text: str, *, heading: str = "") -> None:
     """Text that is the command's result, behind a heading in bold."""
+    if not sys.stdout.isatty():
+        print(heading + text)
+        return
     from rich.text import Text
 
     console().print(Text.assemble((heading, "bold"), text))
@@ -68,7 +71,7 @@ def show_table(
 ) -> None:
     """A table; columns in ``right`` hold numbers. Where output is no terminal: plain lines, as wide as they need."""
     rows, right = list(rows), set(right)
-    if not console().is_terminal:
+    if not sys.stdout.isatty():
         _show_plain(columns, rows, right, title)
         return
     from rich.box import SIMPLE_HEAD

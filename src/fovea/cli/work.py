@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from fovea.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from fovea.systems.system import System
+    from fovea.tasks.run import RunDirectory
     from fovea.tasks.task import Task
 
 RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/SYSTEM if not given.")]
@@ -54,7 +57,8 @@ def run(
     config = _configured(system, preset, settings)
     directory = _directory(system, out, resume)
     say(f"{system.card.slug}: preset {preset}, into {directory.path}")
-    measured = task.run(config, directory, resume=resume, quiet=SETTINGS.quiet)
+    with _resumable("run", system, settings, preset, directory):
+        measured = task.run(config, directory, resume=resume, quiet=SETTINGS.quiet)
     _finished(measured, directory.path, json)
 
 
@@ -87,7 +91,13 @@ def train(
         words.existing(checkpoint, "--checkpoint")
     directory = _directory(system, out, resume)
     say(f"{system.card.slug}: preset {preset}, into {directory.path}")
-    measured = task.train(config, directory, data, checkpoint=checkpoint, resume=resume, quiet=SETTINGS.quiet)
+    again = [
+        *(["--data", str(data)] if data is not None else []),
+        *(["--checkpoint", str(checkpoint)] if checkpoint is not None else []),
+        *(["--devices", str(devices)] if devices is not None else []),
+    ]
+    with _resumable("train", system, [*(settings or []), *again], preset, directory):
+        measured = task.train(config, directory, data, checkpoint=checkpoint, resume=resume, quiet=SETTINGS.quiet)
     _finished(measured, directory.path, json)
 
 
@@ -256,7 +266,7 @@ def _configured(system: System, preset: str, settings: Sequence[str] | None) -> 
         return configuration.override(words.preset(system, preset), settings or [])
 
 
-def _directory(system: System, out: Path | None, resume: bool) -> Any:
+def _directory(system: System, out: Path | None, resume: bool) -> RunDirectory:
     """The run's folder: the one named; else ``runs/SYSTEM``, numbered when a new run finds it taken."""
     from fovea.tasks.run import RunDirectory
 
@@ -277,6 +287,22 @@ def _directory(system: System, out: Path | None, resume: bool) -> Any:
             numbers = [int(path.name.rpartition("-")[2]) if path.name != system.card.slug else 1 for path in taken]
             out = Path("runs", f"{system.card.slug}-{max(numbers) + 1}" if numbers else system.card.slug)
     return RunDirectory(out, quiet=SETTINGS.quiet)
+
+
+@contextmanager
+def _resumable(
+    command: str, system: System, given: Sequence[str] | None, preset: str, directory: RunDirectory
+) -> Iterator[None]:
+    """An interrupt that leaves something to resume says with which words."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not directory.last.is_file():
+            raise
+        words = ["fovea", command, system.card.slug, *(given or []), "--preset", preset, "--out", str(directory.path)]
+        raise KeyboardInterrupt(
+            f"{str(error) or 'interrupted'}; go on with: {shlex.join([*words, '--resume'])}"
+        ) from error
 
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
