@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from textwrap import dedent
+from typing import Any
 
 import picture
 import speed
@@ -103,10 +104,17 @@ def command(name: str, found: TyperCommand) -> str:
     return COMMAND.format(name=name, text=text.strip(), examples=shown, usage=found.get_usage(context), options=options)
 
 
+def commands(group: Any, before: str = "") -> Iterator[str]:
+    """The sections of all commands of a group, groups inside of it included."""
+    for name, found in group.commands.items():
+        if hasattr(found, "commands"):
+            yield from commands(found, f"{before}{name} ")
+        elif not found.hidden:
+            yield command(before + name, found)
+
+
 def command_line() -> str:
-    commands = getattr(typer.main.get_command(app), "commands", {})
-    sections = [command(name, found) for name, found in commands.items() if not found.hidden]
-    return f"# Command line\n\n{app.info.help}\n" + "\n".join(sections)
+    return f"# Command line\n\n{app.info.help}\n" + "\n".join(commands(typer.main.get_command(app)))
 
 
 SYSTEM = """
