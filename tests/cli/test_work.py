@@ -172,3 +172,51 @@ def test_an_interrupted_training_says_how_to_go_on(fovea: Callable, recorder, tm
         result.err
         == f"fovea: interrupted; go on with: fovea train fake {' '.join(given)} --preset demo --out out --resume\n"
     )
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """An official checkpoint of a tiny HAT."""
+    import torch
+
+    from fovea.checkpoints import to_official
+    from fovea.models.hat import HAT
+    from fovea.models.hat_config import HATConfig
+
+    config = HATConfig(upscale=2, embed_dim=8, depths=(2,), num_heads=(2,), window_size=4, squeeze_factor=4)
+    path = tmp_path / "official.pth"
+    torch.save({"params_ema": to_official("hat", HAT(config), config)}, path)
+    return path
+
+
+def test_convert(fovea: Callable, official: Path, tmp_path: Path):
+    from fovea import checkpoints
+
+    result = fovea("convert", "hat", official, "-o", tmp_path / "ours")
+    assert (result.status, result.out) == (0, f"{tmp_path / 'ours'}\n")
+    assert checkpoints.load(tmp_path / "ours").config.embed_dim == 8
+
+
+def test_convert_of_another_variant_shows_what_differs(fovea: Callable, official: Path, tmp_path: Path):
+    result = fovea("convert", "hat", official, "-o", tmp_path / "ours", "embed_dim=12")
+    assert result.status == 1
+    assert "(12, 3, 3, 3)" in result.err
+    assert not (tmp_path / "ours").exists()
+
+
+def test_convert_needs_to_know_a_variant(fovea: Callable, official: Path, tmp_path: Path):
+    result = fovea("convert", "fna", official, "-o", tmp_path / "ours")
+    assert "DiNAT-Tiny" in result.err
+    result = fovea("convert", "fna", official, "-o", tmp_path / "ours", "DiNAT-Tony")
+    assert "DiNAT-Tiny" in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"PK\x03\x04", b"\x80\x02}."])
+def test_convert_of_no_checkpoint(fovea: Callable, tmp_path: Path, content: bytes):
+    path = tmp_path / "junk.pth"
+    path.write_bytes(content)
+    result = fovea("convert", "hat", path, "-o", tmp_path / "ours")
+    assert result.status == 1
+    assert result.err.count("\n") == 1
+    assert "a bug of fovea" not in result.err

@@ -229,21 +229,23 @@ def convert(
     output: Annotated[Path, typer.Option("--output", "--out", "-o", metavar="FOLDER", help="Folder to write.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="The official constructor's words, where needed."),
+        typer.Argument(metavar="VARIANT|KEY=VALUE", help="Where the file does not tell: which network it is."),
     ] = None,
 ) -> None:
     """Turn an official checkpoint into one of ours.
 
     \b
-    Example:
+    Examples:
       fovea convert hat HAT_SRx4.pth -o checkpoints/hat-x4
+      fovea convert fna dinat_tiny.pth -o checkpoints/dinat-tiny DiNAT-Tiny
     """
     words.existing(official, "checkpoint")
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {str(output)!r} is a file; a checkpoint is a folder")
     from fovea import checkpoints
 
-    config = _options(settings or []) or None
+    variant = settings[0] if settings and len(settings) == 1 and "=" not in settings[0] else None
+    config = variant or _options(settings or []) or None
     print(checkpoints.convert(name, official, output, config))
 
 
