@@ -221,7 +221,7 @@ def test_mistakes_are_told(attempt: Callable[[], object], message: str) -> None:
 
 
 def test_words_left_out_are_told_from_the_shapes() -> None:
-    network = load_official("hat", random_state(), {"conv_scale": 0.5, "depths": [2, 1]})
+    network = load_official("hat", random_state(), {"type": "HAT", "conv_scale": 0.5, "depths": [2, 1]})
     assert isinstance(network, HAT)
     assert network.config == replace(SMALL, conv_scale=0.5)
 

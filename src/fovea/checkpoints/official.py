@@ -74,6 +74,7 @@ def _configured(
         return config
     words = {"variant": config} if isinstance(config, str) else dict(config or {})
     variant = words.pop("variant", None)
+    words.pop("type", None)  # the class name that BasicSR's option files hold beside the words
     if variant is not None and variant not in variants:
         raise unknown("variant", str(variant), variants)
     known = [field.name for field in fields(cast(Any, kind))]
