@@ -238,6 +238,35 @@ def test_dinat_by_the_name_of_its_variant() -> None:
     assert load_official("fna", state, {"variant": "NAT-Mini", **words})
 
 
+@pytest.mark.parametrize(
+    ("config", "name", "shape"),
+    [
+        (
+            DiNATConfig(embed_dim=8, depths=(2, 1), num_heads=(2, 4)),
+            "levels.0.downsample.reduction.weight",
+            (16, 8, 3, 3),
+        ),
+        (
+            DiNATConfig(embed_dim=8, depths=(2, 1), num_heads=(2, 4), patch_size=4),
+            "layers.0.downsample.reduction.weight",
+            (16, 32),
+        ),
+        (
+            DiNATConfig(embed_dim=8, depths=(3,), num_heads=(2,), patch_size=16),
+            "patch_embed.proj.weight",
+            (8, 3, 16, 16),
+        ),
+    ],
+)
+def test_families_of_dinat(config: DiNATConfig, name: str, shape: tuple[int, ...]) -> None:
+    state = to_official("fna", DiNAT(config), config)
+    assert state[name].shape == shape
+    assert f"layers.{config.depths[0] - 1}.attn.rpb" in state or len(config.depths) > 1
+    network = load_official("fna", state, {})
+    assert isinstance(network, DiNAT)
+    assert network.config == config
+
+
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_files_convert_to_folders(suffix: str, tmp_path: Path) -> None:
     state, file = random_state(), tmp_path / f"HAT.{suffix}"

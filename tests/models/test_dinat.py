@@ -27,6 +27,12 @@ SMALL = DiNATConfig(
         ("DiNAT-Small", 51),
         ("DiNAT-Base", 90),
         ("DiNAT-Large", 200),
+        ("DiNAT_s-Tiny", 28),
+        ("DiNAT_s-Small", 50),
+        ("DiNAT_s-Base", 88),
+        ("DiNAT_s-Large", 197),
+        ("NAT-Isotropic-Small", 22),
+        ("DiNAT-Isotropic-Base", 86),
     ],
 )
 def test_parameters_as_published(name: str, millions: int) -> None:
@@ -39,14 +45,17 @@ def test_parameters_as_published(name: str, millions: int) -> None:
 def test_dilations_as_published() -> None:
     assert VARIANTS["DiNAT-Mini"].dilations == ((1, 8, 1), (1, 4, 1, 4), (1, 2, 1, 2, 1, 2), (1, 1, 1, 1, 1))
     assert VARIANTS["DiNAT-Large-384"].dilations_of(0) == (1, 13, 1)
+    assert VARIANTS["DiNAT_s-Tiny"].dilations == ((1, 8), (1, 4), (1, 2, 1, 2, 1, 2), (1, 1))
+    assert VARIANTS["DiNAT-Isotropic-Small"].dilations == ((1, 2) * 6,)
     assert VARIANTS["NAT-Mini"].dilations_of(2) == (1,) * 6
     assert VARIANTS["NAT-Small"].layer_scale == 1e-5
     assert VARIANTS["DiNAT-Small"].layer_scale is None
 
 
+@pytest.mark.parametrize("patch_size", [None, 4])
 @pytest.mark.parametrize("size", [(1, 1), (3, 20), (17, 9), (33, 50)])
-def test_any_size_is_classified(size: tuple[int, int]) -> None:
-    out = DiNAT(SMALL).eval()(torch.rand(2, 3, *size))
+def test_any_size_is_classified(size: tuple[int, int], patch_size: int | None) -> None:
+    out = DiNAT(replace(SMALL, patch_size=patch_size)).eval()(torch.rand(2, 3, *size))
     assert out.shape == (2, 5)
     assert out.isfinite().all()
 
@@ -56,6 +65,20 @@ def test_small_grids_see_zero_tokens_at_their_ends() -> None:
     tokens = torch.randn(1, 4, 7, 8)
     grown = torch.nn.functional.pad(tokens, (0, 0, 0, 0, 0, 2))
     torch.testing.assert_close(layer.attend(tokens), layer.attention(grown)[:, :4])
+
+
+def test_merged_tokens_follow_column_by_column() -> None:
+    merging = DiNAT(replace(SMALL, patch_size=4)).levels[0].downsampler
+    tokens = torch.randn(1, 4, 6, 8)
+    four = torch.cat([tokens[0, 2, 4], tokens[0, 3, 4], tokens[0, 2, 5], tokens[0, 3, 5]])
+    torch.testing.assert_close(merging(tokens)[0, 1, 2], merging.reduction(merging.norm(four)))
+
+
+def test_patches_at_the_border_are_filled_with_zeros() -> None:
+    tokenizer = DiNAT(replace(SMALL, patch_size=4)).tokenizer
+    image = torch.rand(1, 6, 8, 3)
+    grown = torch.nn.functional.pad(image, (0, 0, 0, 0, 0, 2))
+    torch.testing.assert_close(tokenizer(image), tokenizer(grown))
 
 
 def test_without_classes_the_features() -> None:

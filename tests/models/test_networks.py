@@ -61,6 +61,7 @@ NETWORKS: dict[str, Made] = {
         replace(DINAT_SMALL, layer_scale=1e-5),
         (2, 3, 32, 32),
     ),
+    "DiNAT_s": (lambda: DiNAT(replace(DINAT_SMALL, patch_size=4)), replace(DINAT_SMALL, patch_size=4), (2, 3, 37, 45)),
     "discriminator": (lambda: UNetDiscriminator(3, 4), {"in_chans": 3, "num_feat": 4}, (1, 3, 16, 24)),
 }
 

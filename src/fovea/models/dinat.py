@@ -1,7 +1,8 @@
 """NAT and DiNAT: hierarchical backbones of (dilated) neighborhood attention (arXiv 2204.07143 and 2209.15001).
 
 Two strided convolutions make tokens of 4 x 4 pixels. Each of the levels runs its layers and then halves the grid and
-doubles the channels. Tokens stay a grid with channels last, ``[B, H, W, C]``.
+doubles the channels. Tokens stay a grid with channels last, ``[B, H, W, C]``. DiNAT_s, in the shape of Swin, and the
+isotropic networks, in the shape of ViT, differ in how tokens are made and joined.
 """
 
 from __future__ import annotations
@@ -37,6 +38,40 @@ class ConvDownsampler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.norm(self.reduction(tokens))
+
+
+class PatchTokenizer(nn.Module):
+    """``[B, H, W, in_chans] -> [B, ceil(H / side), ceil(W / side), dim]``: each patch a token, then LayerNorm.
+
+    Patches that reach beyond the image are filled with zeros.
+    """
+
+    def __init__(self, in_chans: int, dim: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.projection = nn.Conv2d(in_chans, dim, side, side)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = F.pad(image, (0, 0, 0, -image.shape[2] % self.side, 0, -image.shape[1] % self.side))
+        return self.norm(self.projection(image.movedim(-1, 1)).movedim(1, -1))
+
+
+class PatchMerging(nn.Module):
+    """``[B, H, W, dim] -> [B, ceil(H / 2), ceil(W / 2), 2 dim]``: LayerNorm and projection of 2 x 2 tokens (Swin).
+
+    Their channels follow one another column by column: above left, below left, above right, below right.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = F.pad(tokens, (0, 0, 0, tokens.shape[2] % 2, 0, tokens.shape[1] % 2))
+        four = [tokens[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.reduction(self.norm(torch.cat(four, -1)))
 
 
 class DiNATLayer(nn.Module):
@@ -93,7 +128,9 @@ class DiNATLevel(nn.Module):
             DiNATLayer(config, dim, config.num_heads[level], dilation=dilation, drop_path=rate)
             for dilation, rate in zip(config.dilations_of(level), drop_paths, strict=True)
         )
-        self.downsampler = ConvDownsampler(dim) if level + 1 < len(config.depths) else nn.Identity()
+        self.downsampler = nn.Identity()
+        if level + 1 < len(config.depths):
+            self.downsampler = ConvDownsampler(dim) if config.patch_size is None else PatchMerging(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         for layer in self.layers:
@@ -110,7 +147,10 @@ class DiNAT(nn.Module):
     def __init__(self, config: DiNATConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = ConvTokenizer(config.in_chans, config.embed_dim)
+        if config.patch_size is None:
+            self.tokenizer = ConvTokenizer(config.in_chans, config.embed_dim)
+        else:
+            self.tokenizer = PatchTokenizer(config.in_chans, config.embed_dim, config.patch_size)
         self.dropout = nn.Dropout(config.drop_rate)
         self.levels = nn.ModuleList(
             DiNATLevel(config, level, rates)

@@ -21,6 +21,9 @@ class DiNATConfig:
         drop_rate, attn_drop_rate, drop_path_rate: dropout of projections; of attention weights, which must be 0
             because these never exist as a tensor; stochastic depth of the last layer (it grows linearly from 0).
         layer_scale: initial weight of each branch, learnt for every channel; none for no such weights.
+        patch_size: none for tokens from two overlapping convolutions and levels joined by convolutions (NAT, DiNAT). A
+            number for tokens from patches of that side, and levels joined by merging 2 x 2 tokens (DiNAT_s; with one
+            level the isotropic networks).
     """
 
     embed_dim: int = 64
@@ -37,6 +40,7 @@ class DiNATConfig:
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.2
     layer_scale: float | None = None
+    patch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("depths", "num_heads"):
@@ -59,6 +63,8 @@ class DiNATConfig:
             raise ValueError(
                 f"dilations={self.dilations}; it must hold one number for each of the layers {self.depths}"
             )
+        if self.patch_size is not None and self.patch_size < 1:
+            raise ValueError(f"patch_size={self.patch_size}; it must be at least 1, or none")
         if self.attn_drop_rate:
             raise ValueError(f"attn_drop_rate={self.attn_drop_rate}; it must be 0, attention weights are never stored")
 
@@ -91,6 +97,17 @@ DINAT_LARGE = dilated(
     replace(NAT_SMALL, embed_dim=192, num_heads=(6, 12, 24, 48), drop_path_rate=0.35, layer_scale=None), 8, 4, 2, 1
 )
 
+DINAT_S_TINY = dilated(
+    DiNATConfig(depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), embed_dim=96, mlp_ratio=4.0, patch_size=4), 8, 4, 2, 1
+)
+DINAT_S_SMALL = dilated(replace(DINAT_S_TINY, depths=(2, 2, 18, 2), drop_path_rate=0.3, dilations=None), 8, 4, 2, 1)
+DINAT_S_BASE = replace(DINAT_S_SMALL, embed_dim=128, num_heads=(4, 8, 16, 32), drop_path_rate=0.5)
+DINAT_S_LARGE = replace(DINAT_S_BASE, embed_dim=192, drop_path_rate=0.35)
+NAT_ISOTROPIC_SMALL = DiNATConfig(
+    depths=(12,), num_heads=(12,), embed_dim=384, mlp_ratio=4.0, drop_path_rate=0.1, patch_size=16
+)
+NAT_ISOTROPIC_BASE = replace(NAT_ISOTROPIC_SMALL, num_heads=(24,), embed_dim=768, drop_path_rate=0.4)
+
 VARIANTS: dict[str, DiNATConfig] = {
     "NAT-Mini": NAT_MINI,
     "NAT-Tiny": NAT_TINY,
@@ -103,5 +120,14 @@ VARIANTS: dict[str, DiNATConfig] = {
     "DiNAT-Large": DINAT_LARGE,
     "DiNAT-Large-384": dilated(DINAT_LARGE, 13, 6, 3, 1),
     "DiNAT-Large-384-11x11": replace(DINAT_LARGE, kernel_size=11),
+    "DiNAT_s-Tiny": DINAT_S_TINY,
+    "DiNAT_s-Small": DINAT_S_SMALL,
+    "DiNAT_s-Base": DINAT_S_BASE,
+    "DiNAT_s-Large": DINAT_S_LARGE,
+    "DiNAT_s-Large-384": dilated(DINAT_S_LARGE, 13, 6, 3, 1),
+    "NAT-Isotropic-Small": NAT_ISOTROPIC_SMALL,
+    "NAT-Isotropic-Base": NAT_ISOTROPIC_BASE,
+    "DiNAT-Isotropic-Small": dilated(NAT_ISOTROPIC_SMALL, 2),
+    "DiNAT-Isotropic-Base": dilated(NAT_ISOTROPIC_BASE, 2),
 }
 """Published variants; those without a number are for images of 224 pixels."""
