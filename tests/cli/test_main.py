@@ -118,6 +118,8 @@ def test_debug_shows_the_traceback_wherever_it_stands(fovea: Callable):
             1,
             "fovea: this needs skimage, which is not installed: pip install 'fovea[restoration]'",
         ),
+        (MemoryError("7 GiB"), 1, "fovea: out of memory: 7 GiB"),
+        (RuntimeError("can't allocate memory: 9 bytes"), 1, "fovea: out of memory: can't allocate memory: 9 bytes"),
         (RuntimeError("several\nlines"), 1, "fovea: RuntimeError: several lines (a bug of fovea? --debug shows where)"),
     ],
 )

@@ -91,6 +91,8 @@ def call(arguments: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # what typer and click raise for a mistake of usage
             message, status = _usage(error), getattr(error, "exit_code", 2)
             return _fail(message, status, debug) if message else status
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            return _fail(f"out of memory: {_line(error)}", 1, debug)
         return _fail(f"{type(error).__name__}: {_line(error)} (a bug of fovea? --debug shows where)", 1, debug)
 
 
