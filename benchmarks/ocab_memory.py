@@ -100,7 +100,7 @@ def compared(words: argparse.Namespace) -> dict[str, Any]:
                 for word in ("size", "channels", "heads", "window", "halo", "repeats", "device"):
                     command += [f"--{word}", str(getattr(words, word))]
                 printed = subprocess.run(
-                    [*command, "--output", str(output)], check=True, capture_output=True, text=True
+                    [*command, "--output", str(output)], check=True, stdout=subprocess.PIPE, text=True
                 ).stdout
                 measured[name][way] = json.loads(printed.splitlines()[-1])
                 outputs.append(torch.load(output, weights_only=True))

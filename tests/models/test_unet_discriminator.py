@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fovea.models.unet_discriminator import UNetDiscriminator
 
@@ -26,6 +28,29 @@ def test_evaluation_leaves_the_estimates_alone() -> None:
     network(torch.rand(1, 3, 8, 8))
     for name, buffer in network.named_buffers():
         assert torch.equal(buffer, before[name])
+
+
+class Nothing(nn.Module):
+    """A convolution whose output is zero."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0], self.outputs, *x.shape[2:])
+
+
+def test_each_doubling_adds_what_the_halving_left_at_its_size() -> None:
+    network = UNetDiscriminator(3, 4).eval()
+    x = torch.rand(1, 3, 16, 16)
+    before = network(x)
+    network.up[2] = Nothing(4)  # all that remains is the first skip
+    expected = F.leaky_relu(network.first(x), 0.2)
+    for conv in network.refine:
+        expected = F.leaky_relu(conv(expected), 0.2)
+    torch.testing.assert_close(network(x), network.last(expected))
+    assert not torch.allclose(network(x), before)
 
 
 def test_sizes_that_cannot_be_halved_thrice_are_refused() -> None:
