@@ -1,1 +1,1 @@
-"""The operator and the backends that compute it."""
+"""The operator and the ways to compute it."""

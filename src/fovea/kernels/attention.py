@@ -1,50 +1,26 @@
-"""The operator: attention under any pattern, one node for autograd, torch.compile, torch.export and autocast."""
+"""``fovea.attention``: the operator, registered with PyTorch as one node with shape inference and autograd."""
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-from fovea.kernels.problem import Problem
-from fovea.kernels.registry import get
-from fovea.patterns import GridPattern, Pattern, PerHead, parse
+from fovea.kernels import per_head
+from fovea.kernels.problem import describe
+from fovea.patterns import Pattern, parse
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_parse = lru_cache(maxsize=1024)(parse)
+_pattern = lru_cache(maxsize=4096)(parse)
 
 
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    pattern: Pattern | str,
-    *,
-    bias: Tensor | None = None,
-    extra_key: Tensor | None = None,
-    extra_value: Tensor | None = None,
-    scale: float | None = None,
-    backend: str = "auto",
-    return_lse: Literal[False] = False,
-) -> Tensor: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    pattern: Pattern | str,
-    *,
-    bias: Tensor | None = None,
-    extra_key: Tensor | None = None,
-    extra_value: Tensor | None = None,
-    scale: float | None = None,
-    backend: str = "auto",
-    return_lse: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
+@torch.compiler.assume_constant_result
+def _text(pattern: Pattern | str) -> str:
+    if not isinstance(pattern, Pattern | str):
+        raise ValueError(f"pattern={pattern!r}; it must be a pattern or its text, e.g. 'neighborhood:window=7'")
+    return str(pattern)
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -58,124 +34,51 @@ def attention(
     backend: str = "auto",
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Softmax attention in which each query sees the keys that ``pattern`` lets it see.
+    """Attention in which each query sees only the keys that ``pattern`` shows it.
+
+    ``out_i = sum_j softmax_j(scale * q_i . k_j + bias) v_j`` over the keys ``j`` of the pattern and the extra keys.
+    Logits, softmax and lse are computed in float32 (float64 for float64). Differentiable in query, key, value, bias,
+    extra_key and extra_value, and through lse; once (gradients of gradients are refused).
 
     Args:
-        query: ``[B, *query_grid, H, D]``; float64, float32, bfloat16 or float16.
-        key, value: ``[B, *key_grid, Hkv, D]`` and ``[B, *key_grid, Hkv, Dv]``; ``Hkv`` divides ``H``, and query head
-            ``h`` uses kv head ``h // (H / Hkv)``.
-        pattern: a pattern or its text form, ``"neighborhood:window=13x13"``.
-        bias: relative-position table ``[H, *pattern.bias_shape(query_grid, key_grid)]``, added to the scaled logits.
-        extra_key, extra_value: ``[B, E, Hkv, D]`` and ``[B, E, Hkv, Dv]``, seen by every query in the same softmax.
-        scale: of the logits; ``D ** -0.5`` unless given.
-        backend: ``"auto"`` or the name of a backend.
-        return_lse: also return the log-sum-exp of the logits.
+        query: ``[batch, *query_grid, heads, head_dim]``, a grid of 1 to 3 axes; float64, float32, bfloat16 or float16.
+        key: ``[batch, *key_grid, kv_heads, head_dim]``; ``kv_heads`` divides ``heads``.
+        value: ``[batch, *key_grid, kv_heads, value_dim]``.
+        pattern: a pattern, or its text such as ``"neighborhood:window=13x13"``.
+        bias: ``[heads, *pattern.bias_shape(query_grid, key_grid)]``, added to the scaled logits of a grid pattern at
+            ``(key - position) / step - low`` of each axis, where ``low`` is the pattern's smallest offset.
+        extra_key, extra_value: ``[batch, extra, kv_heads, head_dim or value_dim]``, seen by every query, without bias.
+        scale: factor of the logits; by default ``head_dim ** -0.5``.
+        backend: ``"auto"`` lets the planner choose (see :func:`fovea.plan`), else a backend's name.
+        return_lse: also return lse.
 
     Returns:
-        ``[B, *query_grid, H, Dv]`` in the dtype of the query; with ``return_lse`` also ``[B, *query_grid, H]`` in
-        float32 (float64 for float64). A query that sees nothing gets zeros and ``-inf``.
+        ``out [batch, *query_grid, heads, value_dim]`` in query's dtype; with ``return_lse`` also
+        ``lse [batch, *query_grid, heads]``, the natural logarithm of the sum of the exponentials of the logits. A query
+        that sees no key gets zeros and -inf.
 
     Raises:
         ValueError: naming the argument, what it was and what it may be.
+
+    >>> import torch
+    >>> tokens = torch.ones(1, 8, 8, 2, 4)
+    >>> attention(tokens, tokens, tokens, "neighborhood:window=3").shape
+    torch.Size([1, 8, 8, 2, 4])
     """
-    pattern = _parse(pattern) if isinstance(pattern, str) else pattern
-    _check(query, key, value, pattern, bias, extra_key, extra_value)
-    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    out, lse = _forward(query, key, value, bias, extra_key, extra_value, str(pattern), scale, backend)
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = (_cast(tensor, dtype) for tensor in (query, key, value))
+        extra_key = None if extra_key is None else _cast(extra_key, dtype)
+        extra_value = None if extra_value is None else _cast(extra_value, dtype)
+    out, lse = torch.ops.fovea.attention(
+        query, key, value, _text(pattern), bias, extra_key, extra_value, scale, backend
+    )
     return (out, lse) if return_lse else out
 
 
-def _check(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    pattern: Pattern,
-    bias: Tensor | None,
-    extra_key: Tensor | None,
-    extra_value: Tensor | None,
-) -> None:
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if not 4 <= tensor.ndim <= 6:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be [batch, *grid, heads, head_dim]")
-        if tensor.ndim != query.ndim:
-            raise ValueError(f"{name} has {tensor.ndim - 3} grid axes, query has {query.ndim - 3}; they must agree")
-    if query.dtype not in _DTYPES:
-        raise ValueError(f"query is {query.dtype}; it may be float64, float32, bfloat16 or float16")
-    batch, grid, kv_heads, dim = key.shape[0], key.shape[1:-2], key.shape[-2], query.shape[-1]
-    if key.shape[0] != query.shape[0] or key.shape[-1] != dim:
-        raise ValueError(
-            f"key has shape {tuple(key.shape)}; with this query it must be [{query.shape[0]}, *grid, heads, {dim}]"
-        )
-    if value.shape[:-1] != key.shape[:-1]:
-        raise ValueError(f"value has shape {tuple(value.shape)}; all but its last axis must be the key's {tuple(key.shape)}")
-    heads = query.shape[-2]
-    if kv_heads < 1 or heads % kv_heads:
-        raise ValueError(f"key has {kv_heads} heads; they must divide the query's {heads}")
-    query_grid = query.shape[1:-2]
-    pattern.check(tuple(query_grid), tuple(grid))
-    if isinstance(pattern, PerHead) and pattern.heads != heads:
-        raise ValueError(f"pattern is for {pattern.heads} heads; query has {heads}")
-    if (extra_key is None) != (extra_value is None):
-        raise ValueError("extra_key and extra_value must be given together")
-    if extra_key is not None and extra_value is not None:
-        wanted = (batch, extra_key.shape[1] if extra_key.ndim == 4 else "extra", kv_heads)
-        for name, tensor, width in (("extra_key", extra_key, dim), ("extra_value", extra_value, value.shape[-1])):
-            if tuple(tensor.shape) != (*wanted, width):
-                raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {[*wanted, width]}")
-    if bias is not None:
-        parts = pattern.parts if isinstance(pattern, PerHead) else (pattern,)
-        shapes = set()
-        for part in parts:
-            if not isinstance(part, GridPattern):
-                raise ValueError(f"bias is for grid patterns; {part} has no relative offsets on a grid")
-            shapes.add((heads, *part.bias_shape(tuple(query_grid), tuple(grid))))
-        if shapes != {tuple(bias.shape)}:
-            wanted = " or ".join(str(list(shape)) for shape in shapes)
-            raise ValueError(f"bias has shape {list(bias.shape)}; for {pattern} it must be {wanted}")
-    for name, tensor in (
-        ("key", key), ("value", value), ("extra_key", extra_key), ("extra_value", extra_value), ("bias", bias)
-    ):  # fmt: skip
-        if tensor is None:
-            continue
-        if tensor.device != query.device:
-            raise ValueError(f"{name} is on {tensor.device}; it must be on the query's {query.device}")
-        if name != "bias" and tensor.dtype != query.dtype and not torch.is_autocast_enabled(query.device.type):
-            raise ValueError(f"{name} is {tensor.dtype}; it must have the query's dtype, {query.dtype}")
-
-
-def _problem(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    extra_key: Tensor | None,
-    pattern: Pattern,
-    scale: float,
-    grad: bool,
-) -> Problem:
-    return Problem(
-        pattern=pattern,
-        query_grid=tuple(query.shape[1:-2]),
-        key_grid=tuple(key.shape[1:-2]),
-        batch=query.shape[0],
-        heads=query.shape[-2],
-        kv_heads=key.shape[-2],
-        head_dim=query.shape[-1],
-        value_dim=value.shape[-1],
-        extra=0 if extra_key is None else extra_key.shape[1],
-        bias=bias is not None,
-        scale=scale,
-        dtype=query.dtype,
-        device=query.device,
-        grad=grad,
-    )
-
-
-def _backend(name: str, problem: Problem):
-    backend = get("reference" if name == "auto" else name)
-    if (reason := backend.refuses(problem)) is not None:
-        raise ValueError(f"backend={name!r} does not take this problem: {reason}")
-    return backend
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
 @torch.library.custom_op("fovea::attention", mutates_args=())
@@ -183,23 +86,15 @@ def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    pattern: str,
     bias: Tensor | None,
     extra_key: Tensor | None,
     extra_value: Tensor | None,
-    pattern: str,
-    scale: float,
+    scale: float | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    problem = _problem(query, key, value, bias, extra_key, _parse(pattern), scale, False)
-    out, lse = _backend(backend, problem).forward(problem, query, key, value, bias, extra_key, extra_value)
-    return out.contiguous(), lse
-
-
-@_forward.register_fake
-def _(query, key, value, bias, extra_key, extra_value, pattern, scale, backend):
-    lse_dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    shape = query.shape[:-1]
-    return query.new_empty(*shape, value.shape[-1]), query.new_empty(shape, dtype=lse_dtype)
+    problem = describe(_pattern(pattern), query, key, value, bias, extra_key, extra_value, scale)
+    return per_head.forward(problem, backend, query, key, value, bias, extra_key, extra_value)
 
 
 @torch.library.custom_op("fovea::attention_backward", mutates_args=())
@@ -211,45 +106,61 @@ def _backward(
     value: Tensor,
     out: Tensor,
     lse: Tensor,
+    pattern: str,
     bias: Tensor | None,
     extra_key: Tensor | None,
     extra_value: Tensor | None,
-    pattern: str,
-    scale: float,
+    scale: float | None,
     backend: str,
 ) -> list[Tensor]:
-    problem = _problem(query, key, value, bias, extra_key, _parse(pattern), scale, True)
-    gradients = _backend(backend, problem).backward(
-        problem, grad_out, grad_lse, query, key, value, out, lse, bias, extra_key, extra_value
+    problem = describe(_pattern(pattern), query, key, value, bias, extra_key, extra_value, scale, grad=True)
+    grads = per_head.backward(
+        problem, backend, grad_out, grad_lse, query, key, value, out, lse, bias, extra_key, extra_value
     )
-    return [gradient.contiguous() for gradient in gradients if gradient is not None]
+    return [grad for grad in grads if grad is not None]
+
+
+@_forward.register_fake
+def _(query, key, value, pattern, bias, extra_key, extra_value, scale, backend):  # noqa: ANN001, ANN202
+    if all(isinstance(n, int) for n in (*query.shape, *key.shape)):
+        describe(_pattern(pattern), query, key, value, bias, extra_key, extra_value, scale)
+    lse = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return query.new_empty((*query.shape[:-1], value.shape[-1])), query.new_empty(query.shape[:-1], dtype=lse)
 
 
 @_backward.register_fake
-def _(grad_out, grad_lse, query, key, value, out, lse, bias, extra_key, extra_value, pattern, scale, backend):
+def _(grad_out, grad_lse, query, key, value, out, lse, pattern, bias, extra_key, extra_value, scale, backend):  # noqa: ANN001, ANN202
     inputs = (query, key, value, bias, extra_key, extra_value)
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs if x is not None]
+    return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
 
 
-def _setup(ctx, inputs, output):
-    query, key, value, bias, extra_key, extra_value, ctx.pattern, ctx.scale, ctx.backend = inputs
+def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+    query, key, value, pattern, bias, extra_key, extra_value, scale, backend = inputs
     out, lse = output
-    ctx.save_for_backward(query, key, value, bias, extra_key, extra_value, out, lse)
     ctx.set_materialize_grads(False)
+    ctx.save_for_backward(query, key, value, out, lse, bias, extra_key, extra_value)
+    ctx.pattern, ctx.scale, ctx.backend = pattern, scale, backend
 
 
-def _autograd(ctx, grad_out, grad_lse):
-    query, key, value, bias, extra_key, extra_value, out, lse = ctx.saved_tensors
-    if grad_out is None:
-        grad_out = torch.zeros_like(out)
-    gradients = iter(
-        _backward(
-            grad_out, grad_lse, query, key, value, out, lse, bias, extra_key, extra_value,
-            ctx.pattern, ctx.scale, ctx.backend,
-        )
+def _differentiate(ctx, grad_out: Tensor | None, grad_lse: Tensor | None):  # noqa: ANN001, ANN202
+    query, key, value, out, lse, bias, extra_key, extra_value = ctx.saved_tensors
+    if grad_out is None and grad_lse is None:
+        return (None,) * 9
+    grads = torch.ops.fovea.attention_backward(
+        torch.zeros_like(out) if grad_out is None else grad_out, grad_lse, query, key, value, out, lse,
+        ctx.pattern, bias, extra_key, extra_value, ctx.scale, ctx.backend,
     )  # fmt: skip
-    inputs = (query, key, value, bias, extra_key, extra_value)
-    return *(None if x is None else next(gradients) for x in inputs), None, None, None
+    left = iter(grads)
+    dq, dk, dv = next(left), next(left), next(left)
+    dbias, dek, dev = (None if tensor is None else next(left) for tensor in (bias, extra_key, extra_value))
+    return dq, dk, dv, None, dbias, dek, dev, None, None
 
 
-_forward.register_autograd(_autograd, setup_context=_setup)
+def _refuse_double(ctx, *grads: Tensor):  # noqa: ANN001, ANN202
+    raise NotImplementedError(
+        "fovea.attention has no gradients of gradients; compute the first ones without create_graph=True"
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse_double)

@@ -1,4 +1,4 @@
-"""What a backend is: one way to compute a problem."""
+"""What a backend is: one way to compute the operator, with an honest account of the work it would do."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ from torch import Tensor
 from fovea.kernels.problem import Problem
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
-"""Of query, key, value, bias, extra key and extra value."""
+"""Gradients of query, key, value, bias, extra_key and extra_value."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a backend would do for a problem.
+    """What computing a problem costs a backend, in quantities that do not depend on the machine.
 
     Attributes:
-        pairs: (query, key) pairs computed over all heads and batch entries, padding included.
-        bytes: bytes moved to and from memory besides what stays in caches.
+        pairs: (query, key) pairs computed over all batches and heads, padding and masked pairs included.
+        flops: floating-point operations of the matrix products over these pairs.
+        bytes: bytes moved between memory and the kernels: inputs, outputs, copies, masks.
         launches: calls into kernels.
-        tile: the tile of queries, where there is one.
+        tile: the shape of a tile of queries, where there are tiles.
     """
 
     pairs: int
-    bytes: int
+    flops: float
+    bytes: float
     launches: int
     tile: tuple[int, ...] | None = None
 
 
 class Backend(ABC):
-    """One way to compute attention under a pattern."""
+    """One way to compute ``out`` and ``lse``, and their gradients.
+
+    A pattern that differs from head to head reaches a backend head group by head group, so that ``problem.pattern`` is
+    a grid pattern, a block pattern or a union. ``lse`` is float64 for float64 and float32 otherwise.
+    """
 
     name: ClassVar[str]
 
     def missing(self) -> str | None:
-        """Why the backend cannot run on this machine at all, or none."""
+        """Why the backend cannot run on this machine at all, or ``None``."""
+        return None
+
+    def refuses(self, problem: Problem) -> str | None:
+        """Why the backend does not take this problem, or ``None``."""
         return None
 
     @abstractmethod
-    def refuses(self, problem: Problem) -> str | None:
-        """Why the backend does not take this problem, or none."""
-
-    @abstractmethod
     def work(self, problem: Problem) -> Work:
-        """What it would do for the problem, for the planner."""
+        """What the problem would cost; forward or backward pass as ``problem.grad`` says."""
 
     @abstractmethod
     def forward(
@@ -59,7 +65,7 @@ class Backend(ABC):
         extra_key: Tensor | None,
         extra_value: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Output ``[B, *query_grid, H, Dv]`` and log-sum-exp ``[B, *query_grid, H]``."""
+        """``out [B, *query_grid, H, Dv]`` and ``lse [B, *query_grid, H]``, both freshly allocated and contiguous."""
 
     @abstractmethod
     def backward(
@@ -76,4 +82,20 @@ class Backend(ABC):
         extra_key: Tensor | None,
         extra_value: Tensor | None,
     ) -> Gradients:
-        """Gradients of all inputs, from what the forward pass saved; weights are recomputed."""
+        """Gradients from the inputs, ``out`` and ``lse`` alone; ``None`` for arguments that are ``None``."""
+
+
+def matmul_flops(problem: Problem, pairs: float) -> float:
+    """Floating-point operations of the matrix products over so many pairs: two forward, five backward."""
+    if problem.grad:
+        return pairs * (6.0 * problem.head_dim + 4.0 * problem.value_dim)
+    return pairs * 2.0 * (problem.head_dim + problem.value_dim)
+
+
+def tensor_bytes(problem: Problem) -> float:
+    """Bytes of the operator's arguments and results, each once."""
+    p = problem
+    size = p.dtype.itemsize
+    query = p.batch * p.queries * p.heads * (p.head_dim + p.value_dim) * size + p.batch * p.queries * p.heads * 4
+    key = p.batch * (p.keys + p.extra) * p.kv_heads * (p.head_dim + p.value_dim) * size
+    return 2.0 * (query + key) if p.grad else float(query + key)

@@ -1,25 +1,34 @@
-"""The backends there are, by name; each is made when first asked for."""
+"""The backends there are, by name; a module is imported when somebody asks."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 
 from fovea.kernels.backend import Backend
 
+HOMES = {
+    "reference": ("fovea.kernels.reference", "Reference"),
+    "tiled": ("fovea.kernels.tiled", "Tiled"),
+    "native": ("fovea.kernels.native", "Native"),
+    "flex": ("fovea.kernels.flex", "Flex"),
+}
 
-@cache
+
+@lru_cache(maxsize=1)
 def backends() -> dict[str, Backend]:
-    """All backends that fovea has, whether or not they can run here (see :meth:`Backend.missing`)."""
-    from fovea.kernels.reference import Reference
+    """All backends by name, those that are missing on this machine included (ask ``missing()``)."""
+    return {
+        name: getattr(home, cls)()
+        for name, (module, cls) in HOMES.items()
+        if find_spec(module) is not None and hasattr(home := import_module(module), cls)
+    }
 
-    return {backend.name: backend for backend in (Reference(),)}
 
-
-def get(name: str) -> Backend:
-    """The backend of that name; ``ValueError`` when there is none or it cannot run here."""
+def backend(name: str) -> Backend:
+    """The backend of that name; ``ValueError`` when there is none."""
     known = backends()
     if name not in known:
         raise ValueError(f"backend={name!r}; it may be 'auto', {', '.join(map(repr, known))}")
-    if (reason := known[name].missing()) is not None:
-        raise ValueError(f"backend={name!r} cannot run here: {reason}")
     return known[name]
