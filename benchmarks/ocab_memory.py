@@ -1,6 +1,7 @@
 """Memory of HAT's overlapping cross-attention: through the operator, and by unfolding keys and values as published.
 
     python benchmarks/ocab_memory.py [--size 128] [--channels 180] [--heads 6] [--window 16] [--halo 4]
+        [--backend auto]
 
 Each measurement runs in a process of its own. On the CPU it is the growth of the process's peak resident memory over
 what it was just before, so it holds everything, also buffers inside of kernels; on CUDA the allocator's peak. Times are
@@ -44,7 +45,11 @@ def measure(way: str, backward: bool, words: argparse.Namespace) -> dict[str, An
     torch.manual_seed(0)
     device = words.device
     layer = GridAttention(
-        words.channels, words.heads, Halo(words.window, words.halo, "zero"), bias_grid=(words.window,) * 2
+        words.channels,
+        words.heads,
+        Halo(words.window, words.halo, "zero"),
+        bias_grid=(words.window,) * 2,
+        backend=words.backend,
     ).to(device)
     run: Callable[[Tensor], Tensor] = layer if way == "operator" else lambda x: unfolded(layer, x)
 
@@ -97,7 +102,7 @@ def compared(words: argparse.Namespace) -> dict[str, Any]:
             for way in WAYS:
                 output = Path(folder) / f"{way}.pt"
                 command = [sys.executable, __file__, "--measure", way, *(["--backward"] if backward else [])]
-                for word in ("size", "channels", "heads", "window", "halo", "repeats", "device"):
+                for word in ("size", "channels", "heads", "window", "halo", "repeats", "device", "backend"):
                     command += [f"--{word}", str(getattr(words, word))]
                 printed = subprocess.run(
                     [*command, "--output", str(output)], check=True, stdout=subprocess.PIPE, text=True
@@ -136,6 +141,7 @@ def main() -> None:
     for word, value in {"size": 128, "channels": 180, "heads": 6, "window": 16, "halo": 4, "repeats": 3}.items():
         parser.add_argument(f"--{word}", type=int, default=value)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--backend", default="auto", help="of the operator")
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
@@ -144,7 +150,7 @@ def main() -> None:
     if words.measure:
         print(json.dumps(measure(words.measure, words.backward, words)))
         return
-    problem = {word: getattr(words, word) for word in ("size", "channels", "heads", "window", "halo")}
+    problem = {word: getattr(words, word) for word in ("size", "channels", "heads", "window", "halo", "backend")}
     result = {"problem": problem, "measured": compared(words), "where": circumstances(words)}
     words.result.parent.mkdir(parents=True, exist_ok=True)
     words.result.write_text(json.dumps(result, indent=2) + "\n")

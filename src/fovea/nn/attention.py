@@ -31,6 +31,7 @@ class GridAttention(nn.Module):
         qkv_bias: whether the projection to query, key and value has a bias.
         scale: of the logits; ``(dim / num_heads) ** -0.5`` unless given.
         dropout: after the output projection.
+        backend: of the operator.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class GridAttention(nn.Module):
         qkv_bias: bool = True,
         scale: float | None = None,
         dropout: float = 0.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if num_heads < 1 or dim % num_heads:
@@ -50,6 +52,7 @@ class GridAttention(nn.Module):
         self.num_heads = num_heads
         self.pattern = pattern
         self.scale = scale
+        self.backend = backend
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.bias = None if bias_grid is None else nn.Parameter(torch.empty(num_heads, *pattern.bias_shape(bias_grid)))
         self.project = Linear(dim, dim)
@@ -59,7 +62,7 @@ class GridAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # [B, *grid, heads, head_dim]
-        out = fovea.attention(query, key, value, self.pattern, bias=self.bias, scale=self.scale)
+        out = fovea.attention(query, key, value, self.pattern, bias=self.bias, scale=self.scale, backend=self.backend)
         return self.dropout(self.project(out.flatten(-2)))
 
     def extra_repr(self) -> str:
