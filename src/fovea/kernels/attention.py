@@ -94,7 +94,8 @@ def _forward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     problem = describe(_pattern(pattern), query, key, value, bias, extra_key, extra_value, scale)
-    return per_head.forward(problem, backend, query, key, value, bias, extra_key, extra_value)
+    out, lse = per_head.forward(problem, backend, query, key, value, bias, extra_key, extra_value)
+    return out.contiguous(), lse.contiguous()  # as the shape inference below promises
 
 
 @torch.library.custom_op("fovea::attention_backward", mutates_args=())
@@ -117,7 +118,7 @@ def _backward(
     grads = per_head.backward(
         problem, backend, grad_out, grad_lse, query, key, value, out, lse, bias, extra_key, extra_value
     )
-    return [grad for grad in grads if grad is not None]
+    return [grad.contiguous() for grad in grads if grad is not None]
 
 
 @_forward.register_fake
