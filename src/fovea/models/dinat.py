@@ -8,6 +8,7 @@ isotropic networks, in the shape of ViT, differ in how tokens are made and joine
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ class ConvTokenizer(nn.Module):
         self.second = GridConv(dim // 2, dim, 3, stride=2)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch height width in_chans"]) -> Float[Tensor, "batch rows columns dim"]:
         return self.norm(self.second(self.first(image)))
 
 
@@ -36,7 +37,7 @@ class ConvDownsampler(nn.Module):
         self.reduction = GridConv(dim, 2 * dim, 3, stride=2, bias=False)
         self.norm = nn.LayerNorm(2 * dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch rows columns 2*dim"]:
         return self.norm(self.reduction(tokens))
 
 
@@ -52,7 +53,7 @@ class PatchTokenizer(nn.Module):
         self.projection = nn.Conv2d(in_chans, dim, side, side)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "batch height width in_chans"]) -> Float[Tensor, "batch rows columns dim"]:
         image = F.pad(image, (0, 0, 0, -image.shape[2] % self.side, 0, -image.shape[1] % self.side))
         return self.norm(self.projection(image.movedim(-1, 1)).movedim(1, -1))
 
@@ -68,7 +69,7 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * dim)
         self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch rows columns 2*dim"]:
         tokens = F.pad(tokens, (0, 0, 0, tokens.shape[2] % 2, 0, tokens.shape[1] % 2))
         four = [tokens[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(four, -1)))
@@ -104,7 +105,7 @@ class DiNATLayer(nn.Module):
         self.scale1 = None if scale is None else nn.Parameter(torch.full((dim,), scale))
         self.scale2 = None if scale is None else nn.Parameter(torch.full((dim,), scale))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         branch = self.attend(self.norm1(tokens))
         tokens = tokens + self.drop_path(branch if self.scale1 is None else self.scale1 * branch)
         branch = self.mlp(self.norm2(tokens))
@@ -132,7 +133,7 @@ class DiNATLevel(nn.Module):
         if level + 1 < len(config.depths):
             self.downsampler = ConvDownsampler(dim) if config.patch_size is None else PatchMerging(dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch rows columns dims"]:
         for layer in self.layers:
             tokens = layer(tokens)
         return self.downsampler(tokens)
@@ -160,7 +161,7 @@ class DiNAT(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch in_chans height width"]) -> Float[Tensor, "batch classes"]:
         return self.head(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:

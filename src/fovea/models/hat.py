@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import log2
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -56,7 +57,7 @@ class HybridAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * config.mlp_ratio), dropout=config.drop_rate)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         normed = self.norm1(tokens)
         tokens = tokens + self.drop_path(self.attention(normed))
         if self.cab is not None:
@@ -87,7 +88,7 @@ class OverlappingCrossAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * config.mlp_ratio))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         tokens = tokens + self.attention(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
 
@@ -109,7 +110,7 @@ class ResidualHybridAttentionGroup(nn.Module):
         self.conv = GridConv(dim, dim, 3) if config.resi_connection == "1conv" else nn.Identity()
         self.use_checkpoint = config.use_checkpoint
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         deep = tokens
         for block in self.blocks:
             deep = _run(block, deep, self.use_checkpoint)
@@ -136,7 +137,7 @@ class SubPixelUpsampler(nn.Module):
         self.convs = nn.ModuleList(GridConv(channels, channels * r * r, 3) for r in factors)
         self.factors = factors
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch rows columns dim"]:
         for factor, conv in zip(self.factors, self.convs, strict=True):
             x = F.pixel_shuffle(conv(x).movedim(-1, 1), factor).movedim(1, -1)
         return x
@@ -181,7 +182,9 @@ class HAT(nn.Module):
         self.upsampler = SubPixelUpsampler(UPSAMPLER_CHANNELS, config.upscale)
         self.conv_last = GridConv(UPSAMPLER_CHANNELS, channels, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch in_chans height width"]
+    ) -> Float[Tensor, "batch in_chans {self.config.upscale}*height {self.config.upscale}*width"]:
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -31,7 +32,7 @@ class UNetDiscriminator(nn.Module):
         self.refine = nn.ModuleList(_normed(n, n) for _ in range(2))
         self.last = nn.Conv2d(n, 1, 3, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch in_chans height width"]) -> Float[Tensor, "batch 1 height width"]:
         if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
             raise ValueError(f"x has {tuple(x.shape[-2:])} pixels; both sides must be multiples of {self.multiple}")
         x = F.leaky_relu(self.first(x), 0.2)

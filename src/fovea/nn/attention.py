@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 import fovea
@@ -60,7 +61,7 @@ class GridAttention(nn.Module):
         if self.bias is not None:
             nn.init.trunc_normal_(self.bias, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # [B, *grid, heads, head_dim]
         out = fovea.attention(query, key, value, self.pattern, bias=self.bias, scale=self.scale, backend=self.backend)
         return self.dropout(self.project(out.flatten(-2)))

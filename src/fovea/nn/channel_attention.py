@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ class ChannelAttention(nn.Module):
         self.reduce = nn.Linear(dim, dim // squeeze)
         self.restore = nn.Linear(dim // squeeze, dim)
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, u: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         mean = u.mean(dim=tuple(range(1, u.ndim - 1)), keepdim=True)
         return u * self.restore(F.relu(self.reduce(mean))).sigmoid()
 
@@ -51,5 +52,5 @@ class ChannelAttentionBlock(nn.Module):
         self.expand = GridConv(dim // compress, dim, 3, axes=axes)
         self.attention = ChannelAttention(dim, squeeze)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         return self.attention(self.expand(F.gelu(self.compress(x))))

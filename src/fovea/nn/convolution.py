@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -25,5 +26,5 @@ class GridConv(nn.Module):
             raise ValueError(f"axes={axes}; it must be 1, 2 or 3")
         self.conv = CONVOLUTIONS[axes - 1](inputs, outputs, kernel, stride, kernel // 2, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch *grid inputs"]) -> Float[Tensor, "batch *_ outputs"]:
         return self.conv(x.movedim(-1, 1)).movedim(1, -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -19,7 +20,7 @@ class DropPath(nn.Module):
             raise ValueError(f"rate={rate}; it must be at least 0 and below 1")
         self.rate = rate
 
-    def forward(self, branch: Tensor) -> Tensor:
+    def forward(self, branch: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not self.training or self.rate == 0:
             return branch
         keep = 1 - self.rate
