@@ -72,7 +72,7 @@ def test_quiet_prints_the_result_alone(fovea: Callable, recorder):
         (["predict", "fake", "nowhere.png", "-o", "x.png"], "input 'nowhere.png' does not exist"),
         (["predict", "fake", "photo.png"], "say where to write: -o photo-fake.png"),
         (["predict", "fake", "photo.png", "other.png", "-o", "photo.png"], "is a file; 2 inputs need a folder"),
-        (["predict", "fake", "photo.png", "-o", "x.png", "tiel=3"], "fake has no such option"),
+        (["predict", "fake", "photo.png", "-o", "x.png", "tiel=3"], "fake has no option 'tiel'"),
         (["claims", "fake", "--only", "bettr"], "unknown claim 'bettr'; did you mean better?"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -171,9 +172,10 @@ def predict(
     try:
         written = task.predict(config, checkpoint, files, output, quiet=SETTINGS.quiet, **options)
     except TypeError as error:
-        if options and "unexpected keyword argument" in str(error):
-            raise UsageError(f"{system.card.slug} has no such option: {error}") from error
-        raise
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if refused is None or refused[1] not in options:
+            raise
+        raise UsageError(f"{system.card.slug} has no option {refused[1]!r}") from error
     if json:
         show_json([str(path) for path in written])
     else:
