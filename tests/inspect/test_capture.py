@@ -54,6 +54,6 @@ def test_modules_that_are_not_called_stay_empty(network: nn.Sequential) -> None:
 
 
 def test_unknown_names_are_told(network: nn.Sequential) -> None:
-    with pytest.raises(UsageError, match="unknown module '1.o'.* There are: 0, 1, |unknown module '1.o'; there are: 0, 1, "), capture(network, "1.o"):
+    with pytest.raises(UsageError, match=r"unknown module '1.o'.*here are: 0, 1, 1\.0"), capture(network, "1.o"):
         pass
     assert hooks(network) == 0
