@@ -118,7 +118,16 @@ def _backward(
     grads = per_head.backward(
         problem, backend, grad_out, grad_lse, query, key, value, out, lse, bias, extra_key, extra_value
     )
-    return [grad.contiguous() for grad in grads if grad is not None]
+    return _owning([grad.contiguous() for grad in grads if grad is not None])
+
+
+def _owning(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, none of which shares memory with another: PyTorch forbids results that do."""
+    storages = [tensor.untyped_storage().data_ptr() for tensor in tensors]
+    return [
+        tensor.clone() if tensor.numel() and storages.count(storage) > 1 else tensor
+        for tensor, storage in zip(tensors, storages, strict=True)
+    ]
 
 
 @_forward.register_fake

@@ -46,7 +46,7 @@ class Reference(Backend):
         logits = _logits(problem, q, k, bias)
         lse = logits.logsumexp(-1)
         weights = _weights(logits, lse)
-        out = weights @ v[:, :, None]
+        out = _product(weights, v[:, :, None])
         return _tokens(problem, out).to(problem.dtype), _tokens(problem, lse[..., None]).squeeze(-1)
 
     def backward(
@@ -69,10 +69,10 @@ class Reference(Backend):
         delta = (do * o).sum(-1)
         if grad_lse is not None:
             delta = delta - _queries(problem, grad_lse[..., None]).squeeze(-1)
-        ds = weights * (do @ v.mT - delta[..., None])
-        dv = (weights.mT @ do).sum(2)
-        dq = problem.scale * (ds @ k)
-        dk = problem.scale * (ds.mT @ q).sum(2)
+        ds = torch.where(weights == 0, 0, weights * (do @ v.mT - delta[..., None]))
+        dv = _product(weights.mT, do).sum(2)
+        dq = problem.scale * _product(ds, k)
+        dk = problem.scale * _product(ds.mT, q).sum(2)
         dkey, dextra_key = _ungather(problem, dk, key.shape)
         dvalue, dextra_value = _ungather(problem, dv, value.shape)
         dbias = None
@@ -156,6 +156,13 @@ def _logits(problem: Problem, q: Tensor, k: Tensor, bias: Tensor | None) -> Tens
 def _weights(logits: Tensor, lse: Tensor) -> Tensor:
     """``exp(logits - lse)``; zeros in rows that see nothing."""
     return (logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
+
+
+def _product(weights: Tensor, rows: Tensor) -> Tensor:
+    """``weights @ rows``, in which a row of weight zero adds nothing even where it is not finite."""
+    if bool(rows.isfinite().all()):
+        return weights @ rows
+    return torch.where(weights[..., None] == 0, 0, weights[..., None] * rows[..., None, :, :]).sum(-2)
 
 
 def _tokens(problem: Problem, tensor: Tensor) -> Tensor:

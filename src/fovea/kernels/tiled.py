@@ -260,6 +260,8 @@ def _chunks(problem: Problem, plan: Schedule, bias: Tensor | None) -> Iterator[_
     row = (problem.head_dim + problem.value_dim) * problem.kv_heads * problem.dtype.itemsize * problem.batch
     scores = problem.heads * problem.batch * problem.compute_dtype.itemsize if bias is not None and problem.grad else 0
     for call in plan.calls:
+        if not problem.batch * call.query.size * call.key.size:
+            continue
         each = call.key.shape[1] * row + call.query.size // len(call.query) * call.key.shape[1] * scores
         step = max(1, CHUNK_BYTES // max(1, each))
         mask = _mask(problem, call, bias)
@@ -316,6 +318,8 @@ def _merge_into(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> Non
 
 def _row_chunks(problem: Problem) -> Iterator[slice]:
     """All queries, some at a time."""
+    if not problem.batch * problem.queries:
+        return
     step = max(64, CHUNK_BYTES // max(1, problem.batch * problem.heads * problem.head_dim * problem.dtype.itemsize))
     for begin in range(0, problem.queries, step):
         yield slice(begin, begin + step)
