@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,14 @@ def test_doctor_says_how_to_install_what_is_missing(fovea: Callable, monkeypatch
     monkeypatch.setattr("fovea.cli.machine.find_spec", lambda name: None if name == "lightning" else object())
     assert "pip install 'fovea[train]'" in fovea("doctor").out
     assert "pip install 'fovea[draw]'" not in fovea("doctor").out
+
+
+def test_cache_is_shown_and_forgotten(fovea: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("FOVEA_CACHE", str(tmp_path))
+    assert json.loads(fovea("cache", "show", "--json").out) == {"folder": str(tmp_path), "measured": "nothing yet"}
+    assert fovea("cache", "forget").out == "nothing was remembered\n"
+    (tmp_path / "prices-tiled-cpu-float32-forward-1.json").write_text("{}")
+    (tmp_path / "mine.txt").write_text("keep")
+    assert "tiled-cpu-float32-forward-1" in fovea("cache", "show").out
+    assert fovea("cache", "forget").out == "forgotten: 1 measurements\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

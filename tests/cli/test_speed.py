@@ -82,3 +82,38 @@ def test_bench_refuses(fovea: Callable, words: list[str], message: str):
     assert result.status == 2
     assert message in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("grad", [(), ("--grad",)])
+def test_plan_explains(fovea: Callable, grad: tuple[str, ...]):
+    words = ["window:size=4x4", "--grid", "16x16", "--heads", "2", "--head-dim", "8", *grad]
+    text = fovea("plan", *words).out
+    assert "window:size=4x4 on 16x16" in text
+    assert f"{2 * 256 * 16:,} of {2 * 256 * 256:,} pairs" in text
+    found = json.loads(fovea("plan", *words, "--json").out)
+    assert found["bound"] == 16
+    assert found["backward"] is bool(grad)
+    assert found["backend"] in {row["backend"] for row in found["candidates"]} == set(registry.backends())
+
+
+def test_plan_says_why_a_backend_is_not_taken(fovea: Callable, monkeypatch: pytest.MonkeyPatch):
+    tiled = registry.backends()["tiled"]
+    monkeypatch.setattr(type(tiled), "missing", lambda self: "the tiles have run out")
+    text = fovea("plan", "causal", "--grid", "13", "--heads", "1").out
+    assert "not taken: the tiles have run out" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["causal"], "missing option '--grid'"),
+        (["causal", "--grid", "8", "--heads", "0"], "--heads"),
+        (["perhead(causal; full)", "--grid", "8", "--heads", "3"], "made for 2"),
+        (["neighborhood:window=9", "--grid", "8"], "must fit in the 8 keys"),
+        (["causal", "--grid", "8", "--device", "cuda:77"], "--device 'cuda:77' is not available here"),
+    ],
+)
+def test_plan_refuses(fovea: Callable, words: list[str], message: str):
+    result = fovea("plan", *words)
+    assert result.status == 2
+    assert message in result.err

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -89,12 +87,6 @@ def _devices() -> str:
     return ", ".join(names)
 
 
-def cache_folder() -> Path:
-    """Where fovea remembers what it measured of this machine."""
-    named = os.environ.get("FOVEA_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fovea"
-
-
 def show_cache(json: words.Json = False) -> None:
     """Where the cache is and what it holds."""
     found = _cache()
@@ -106,18 +98,14 @@ def show_cache(json: words.Json = False) -> None:
 
 def forget_cache() -> None:
     """Forget what was measured of this machine; it is measured anew when next needed."""
-    files = _remembered()
-    for file in files:
-        file.unlink()
-    show(
-        f"forgotten: {len(files)} files in {cache_folder()}" if files else f"nothing was remembered in {cache_folder()}"
-    )
+    from fovea.kernels import calibration
 
-
-def _remembered() -> list[Path]:
-    return sorted(cache_folder().glob("*.json"))
+    files = calibration.forget()
+    show(f"forgotten: {files} measurements" if files else "nothing was remembered")
 
 
 def _cache() -> dict[str, Any]:
-    files = _remembered()
-    return {"folder": str(cache_folder()), "calibration": ", ".join(file.name for file in files) or "not measured yet"}
+    from fovea.kernels import calibration
+
+    measured = sorted(file.stem.removeprefix("prices-") for file in calibration.folder().glob("prices-*.json"))
+    return {"folder": str(calibration.folder()), "measured": ", ".join(measured) or "nothing yet"}

@@ -48,7 +48,7 @@ def compare(
     if small:
         with torch.no_grad():
             q, k, v = (tensor.detach().double().cpu() for tensor in (query, key, value))
-            truth = fovea.attention(q, k, v, pattern, backend="reference")
+            truth = _attention(q, k, v, pattern, "reference")
 
     def time_it(call: Callable[[], Tensor], *, approximates: bool = True) -> dict[str, Any]:
         out = call()
@@ -107,7 +107,13 @@ def _none(why: str | None) -> dict[str, Any]:
 
 
 def _with_backend(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, backend: str) -> Callable[[], Tensor]:
-    return lambda: fovea.attention(query, key, value, pattern, backend=backend)
+    return lambda: _attention(query, key, value, pattern, backend)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, backend: str) -> Tensor:
+    out = fovea.attention(query, key, value, pattern, backend=backend)
+    assert isinstance(out, Tensor)
+    return out
 
 
 def _pairs(pattern: Pattern, grid: tuple[int, ...]) -> int:

@@ -46,7 +46,7 @@ def plan(
     batch: Batch = 1,
     dtype: DtypeOption = Dtype.float32,
     device: Device = "cpu",
-    grad: Grad = False,
+    grad: Annotated[bool, typer.Option("--grad", help="Plan the backward pass.")] = False,
     json: words.Json = False,
 ) -> None:
     """Which backend would compute a pattern, what each would do, and what was refused and why.
