@@ -28,3 +28,8 @@ def test_missing_extra_says_how_to_install():
     error = MissingExtra("drawing a pattern", "matplotlib", "draw")
     assert str(error) == "drawing a pattern needs matplotlib, which is not installed: pip install 'fovea[draw]'"
     assert "pip install natten" in str(MissingExtra("this", "natten"))
+
+
+def test_the_end_of_a_dotted_name_finds_it():
+    names = ["stage", "optimisation.steps", "seed"]
+    assert str(unknown("key", "steps", names)).startswith("unknown key 'steps'; did you mean optimisation.steps?")

@@ -37,13 +37,16 @@ class MissingExtra(UserError):
 
 
 def unknown(kind: str, word: str, known: Iterable[str], hint: str = "") -> UsageError:
-    """The error for a name that does not exist: the nearest names, or all of them where there are few.
+    """The error for a name that does not exist: the nearest names, and all of them where there are few.
+
+    Of dotted names, those that end in the word are nearest: ``steps`` finds ``optimisation.steps``.
 
     >>> print(unknown("preset", "dmeo", ["demo", "paper-x2"]))
     unknown preset 'dmeo'; did you mean demo? There are: demo, paper-x2
     """
     names = list(known)
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    whole = [name for name in names if name.endswith(f".{word}")]
+    near = whole or difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     text = f"unknown {kind} {word!r}"
     if near:
         text += f"; did you mean {' or '.join(near)}?"

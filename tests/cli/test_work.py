@@ -158,7 +158,7 @@ def test_an_interrupted_run_says_how_to_go_on(fovea: Callable, recorder, tmp_pat
     words = ["run", "fake", "steps=20", "--preset", "paper", "--out", "here", "--resume"]
     result = fovea(*words, "-q")
     assert result.status == 130
-    assert result.err == f"fovea: stopped at step 7; go on with: fovea {' '.join(words)}\n"
+    assert result.err == f"fovea: stopped at step 7: fovea {' '.join(words)}\n"
 
 
 def test_an_interrupted_training_says_how_to_go_on(fovea: Callable, recorder, tmp_path: Path):

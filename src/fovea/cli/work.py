@@ -304,9 +304,8 @@ def _resumable(
         if not directory.last.is_file():
             raise
         words = ["fovea", command, system.card.slug, *(given or []), "--preset", preset, "--out", str(directory.path)]
-        raise KeyboardInterrupt(
-            f"{str(error) or 'interrupted'}; go on with: {shlex.join([*words, '--resume'])}"
-        ) from error
+        what = f"{error}: " if str(error) else "interrupted; go on with: "
+        raise KeyboardInterrupt(what + shlex.join([*words, "--resume"])) from error
 
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
