@@ -131,7 +131,7 @@ def _owning(tensors: list[Tensor]) -> list[Tensor]:
 
 
 @_forward.register_fake
-def _(query, key, value, pattern, bias, extra_key, extra_value, scale, backend):  # noqa: ANN001, ANN202
+def _(query, key, value, pattern, bias, extra_key, extra_value, scale, backend):
     if all(isinstance(n, int) for n in (*query.shape, *key.shape)):
         describe(_pattern(pattern), query, key, value, bias, extra_key, extra_value, scale)
     lse = torch.float64 if query.dtype == torch.float64 else torch.float32
@@ -139,12 +139,12 @@ def _(query, key, value, pattern, bias, extra_key, extra_value, scale, backend):
 
 
 @_backward.register_fake
-def _(grad_out, grad_lse, query, key, value, out, lse, pattern, bias, extra_key, extra_value, scale, backend):  # noqa: ANN001, ANN202
+def _(grad_out, grad_lse, query, key, value, out, lse, pattern, bias, extra_key, extra_value, scale, backend):
     inputs = (query, key, value, bias, extra_key, extra_value)
     return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save(ctx, inputs, output) -> None:
     query, key, value, pattern, bias, extra_key, extra_value, scale, backend = inputs
     out, lse = output
     ctx.set_materialize_grads(False)
@@ -152,7 +152,7 @@ def _save(ctx, inputs, output) -> None:  # noqa: ANN001
     ctx.pattern, ctx.scale, ctx.backend = pattern, scale, backend
 
 
-def _differentiate(ctx, grad_out: Tensor | None, grad_lse: Tensor | None):  # noqa: ANN001, ANN202
+def _differentiate(ctx, grad_out: Tensor | None, grad_lse: Tensor | None):
     query, key, value, out, lse, bias, extra_key, extra_value = ctx.saved_tensors
     if grad_out is None and grad_lse is None:
         return (None,) * 9
@@ -166,7 +166,7 @@ def _differentiate(ctx, grad_out: Tensor | None, grad_lse: Tensor | None):  # no
     return dq, dk, dv, None, dbias, dek, dev, None, None
 
 
-def _refuse_double(ctx, *grads: Tensor):  # noqa: ANN001, ANN202
+def _refuse_double(ctx, *grads: Tensor):
     raise NotImplementedError(
         "fovea.attention has no gradients of gradients; compute the first ones without create_graph=True"
     )

@@ -24,6 +24,7 @@ class Work:
         bytes: bytes moved between memory and the kernels: inputs, outputs, copies, masks.
         launches: calls into kernels.
         tile: the shape of a tile of queries, where there are tiles.
+        scratch: bytes of temporary memory at a time.
     """
 
     pairs: int
@@ -31,6 +32,7 @@ class Work:
     bytes: float
     launches: int
     tile: tuple[int, ...] | None = None
+    scratch: float = 0.0
 
 
 class Backend(ABC):

@@ -28,7 +28,7 @@ def forward(
         return choose(problem, backend).forward(problem, query, key, value, bias, extra_key, extra_value)
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     lse = query.new_empty(query.shape[:-1], dtype=problem.compute_dtype)
-    for part, chosen, heads, kv_heads in _groups(problem, backend):
+    for part, chosen, heads, kv_heads in groups(problem, backend):
         some = [_some(tensor, kv_heads) for tensor in (key, value)]
         extras = [_some(tensor, kv_heads) for tensor in (extra_key, extra_value)]
         part_out, part_lse = chosen.forward(
@@ -62,7 +62,7 @@ def backward(
     grads = [
         None if tensor is None else torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs
     ]
-    for part, chosen, heads, kv_heads in _groups(problem, backend):
+    for part, chosen, heads, kv_heads in groups(problem, backend):
         rows, kv_rows = list(heads), torch.tensor(kv_heads, device=query.device)
         found = chosen.backward(
             part,
@@ -90,7 +90,7 @@ def backward(
 
 
 @lru_cache(maxsize=256)
-def _groups(problem: Problem, backend: str) -> tuple[tuple[Problem, Backend, tuple[int, ...], tuple[int, ...]], ...]:
+def groups(problem: Problem, backend: str) -> tuple[tuple[Problem, Backend, tuple[int, ...], tuple[int, ...]], ...]:
     """For each different pattern: its problem, the backend, its heads, and the kv head of each (of each once where
     the heads of a kv head stay together)."""
     assert isinstance(problem.pattern, PerHead)

@@ -29,7 +29,8 @@ class Reference(Backend):
         pairs = problem.batch * problem.heads * problem.queries * (padded_keys(problem) + problem.extra)
         passes = 8 if problem.grad else 5
         traffic = tensor_bytes(problem) + pairs * problem.compute_dtype.itemsize * passes
-        return Work(pairs, matmul_flops(problem, pairs), traffic, 40 if problem.grad else 20)
+        scratch = pairs * problem.compute_dtype.itemsize * (4.0 if problem.grad else 3.0)
+        return Work(pairs, matmul_flops(problem, pairs), traffic, 40 if problem.grad else 20, scratch=scratch)
 
     def forward(
         self,

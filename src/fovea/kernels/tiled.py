@@ -51,6 +51,7 @@ class Tiled(Backend):
             bytes=tensor_bytes(problem) + (3 if problem.grad else 2) * gathered * row,
             launches=chunks + (2 * tiles // 8 if problem.grad else 0),
             tile=_tile(problem, cuts),
+            scratch=float(min(gathered * row, 2 * CHUNK_BYTES)),
         )
 
     def forward(
@@ -170,7 +171,7 @@ class _Tiles:
         return self.rows(q), self._keys(k), self._keys(v)
 
     def _keys(self, tensor: Tensor) -> Tensor:
-        """``[B, tokens, Hkv, D] -> [B * tiles, Hkv, keys, D]``; fused causal attention needs a kv head for each head."""
+        """``[B, tokens, Hkv, D] -> [B * tiles, Hkv, keys, D]``; causal calls need a kv head for each head."""
         taken = self._take(tensor, self.key).transpose(1, 2)
         return taken.repeat_interleave(self.problem.group, 1) if self.call.causal else taken
 
@@ -270,7 +271,7 @@ def _chunks(problem: Problem, plan: Schedule, bias: Tensor | None) -> Iterator[_
 
 
 def _mask(problem: Problem, call: Call, bias: Tensor | None) -> Tensor | None:
-    """What is added to the logits ``[1, Hkv or 1, groups * queries, keys]``: the bias, and -inf where nothing is seen."""
+    """What is added to the logits ``[1, Hkv or 1, groups * queries, keys]``: the bias, and -inf where unseen."""
     groups = problem.heads // problem.kv_heads
     total = None
     if bias is not None and call.bias is not None:
@@ -332,6 +333,8 @@ def _schedule(problem: Problem) -> Schedule:
 def _tile(problem: Problem, cuts: tuple[Edges, ...]) -> tuple[int, ...] | None:
     if isinstance(problem.pattern, Blocks):
         return (problem.pattern.size,)
+    if is_plain_causal(problem) or not isinstance(problem.pattern, GridPattern):
+        return None
     return tuple(size for _, size in cuts) if all(kind == "every" for kind, _ in cuts) else None
 
 
