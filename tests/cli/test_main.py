@@ -103,7 +103,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(fovea: Callable):
     ("error", "status", "line"),
     [
         (UserError("no weights"), 1, "fovea: no weights"),
-        (ValueError("bad"), 1, "fovea: bad"),
+        (ValueError("bad"), 1, "fovea: bad (fovea --debug shows where)"),
         (
             FileNotFoundError(2, "No such file or directory", "photo.png"),
             1,
@@ -131,6 +131,14 @@ def test_errors_of_commands_end_in_one_line(fovea: Callable, monkeypatch, error:
     result = fovea("show", "hat")
     assert result.status == status
     assert result.err.rstrip("\n") == line
+
+
+def test_a_value_error_in_our_words_stands_alone(fovea: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fovea.systems.catalogue.get", lambda slug: package.parse("nonsense"))
+    result = fovea("show", "hat")
+    assert result.status == 1
+    assert result.err.startswith("fovea: 'nonsense' is no pattern")
+    assert "--debug" not in result.err
 
 
 def test_every_optional_module_has_its_extra():

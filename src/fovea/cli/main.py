@@ -86,7 +86,7 @@ def call(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(_os_error(error), 1, debug)
     except ValueError as error:
-        return _fail(str(error), 1, debug)
+        return _fail(f"{error}{'' if _is_ours(error) else ' (fovea --debug shows where)'}", 1, debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer and click raise for a mistake of usage
             message, status = _usage(error), getattr(error, "exit_code", 2)
@@ -117,6 +117,12 @@ def _fail(message: str, status: int, debug: bool) -> int:
         traceback.print_exc()
     print(f"fovea: {message}", file=sys.stderr)
     return status
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error was raised in fovea's own words; what a library says may need its traceback to be understood."""
+    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return not frames or frames[-1].startswith(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _usage(error: Exception) -> str:
