@@ -3,7 +3,7 @@
 Nothing here touches tensors: patterns are values, and their tables are NumPy arrays of integers.
 """
 
-from fovea.patterns.blocks import BlockTable, Blocks, Every, Local, Offsets, Powers, Segment, Sink
+from fovea.patterns.blocks import Blocks, BlockTable, Every, Local, Offsets, Powers, Segment, Sink
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.grid import Causal, Full, Halo, Neighborhood, Product, SlidingWindow, Window
 from fovea.patterns.pattern import GridPattern, Pattern

@@ -183,6 +183,13 @@ class BlockTable:
         """Key blocks of the table's row ``row``."""
         return self.index[self.indptr[row] : self.indptr[row + 1]]
 
+    def inverse(self) -> tuple[IntArray, IntArray]:
+        """``indptr, index``: key block ``J`` is seen by the rows ``index[indptr[J]:indptr[J + 1]]``, ascending (for
+        backward passes, which walk over keys)."""
+        rows = np.repeat(np.arange(self.rows), np.diff(self.indptr))
+        counts = np.bincount(self.index, minlength=-(-self.keys // self.size))
+        return np.append(0, np.cumsum(counts)), rows[np.argsort(self.index, kind="stable")]
+
     def mask(self) -> BoolArray:
         """``[queries, keys]``; small cases only."""
         seen = np.zeros((self.rows, -(-self.keys // self.size)), dtype=np.bool_)
@@ -278,6 +285,12 @@ class Blocks(Pattern):
         query_grid, key_grid = as_grids(query_grid, key_grid)
         self.check(query_grid, key_grid)
         return self.table(query_grid[0], key_grid[0]).pairs()
+
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[IntArray, IntArray]:
+        """For each key block the rows of the table that see it; see :meth:`BlockTable.inverse`."""
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).inverse()
 
     def sees(self, query: Any, key: Any) -> Any:
         """Whether the query at absolute position ``query`` sees the key at ``key``: closed form, for integers or

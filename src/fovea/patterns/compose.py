@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,9 +38,12 @@ def _common_padding(
 class Union(Pattern):
     """A query sees what any part lets it see; a key seen by two parts counts once.
 
-    >>> Union((SlidingWindow(0), Full())) .mask(2).astype(int)
-    array([[1, 1],
-           [1, 1]])
+    >>> from fovea.patterns import Neighborhood, SlidingWindow
+    >>> Union((SlidingWindow(0), Neighborhood(2, dilation=2))).mask(4).astype(int)
+    array([[1, 0, 1, 0],
+           [0, 1, 0, 1],
+           [1, 0, 1, 0],
+           [0, 1, 0, 1]])
     """
 
     parts: tuple[Pattern, ...]
@@ -66,6 +69,10 @@ class Union(Pattern):
         query_grid, key_grid = as_grids(query_grid, key_grid)
         self.padding(query_grid, key_grid)
         return reduce(np.logical_or, (part.mask(query_grid, key_grid) for part in self.parts))
+
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[Any, ...]:
+        """The inverse of each part."""
+        return tuple(part.inverse(query_grid, key_grid) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -99,3 +106,7 @@ class PerHead(Pattern):
         query_grid, key_grid = as_grids(query_grid, key_grid)
         self.padding(query_grid, key_grid)
         return np.stack([part.mask(query_grid, key_grid) for part in self.parts])
+
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[Any, ...]:
+        """The inverse of each head's pattern."""
+        return tuple(part.inverse(query_grid, key_grid) for part in self.parts)

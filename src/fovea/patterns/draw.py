@@ -1,4 +1,5 @@
-"""The picture of a pattern: what a query sees on its grid, or the whole mask of a sequence, and how tiles fall on it."""
+"""The picture of a pattern: what a query sees on its grid, or the whole mask of a sequence, and how tiles fall on
+it."""
 
 from __future__ import annotations
 
@@ -95,6 +96,7 @@ LABELS = (
     "tile of the query",
     "tile: full, no mask",
     "tile: partial, masked",
+    "computed in vain",
     "not visited",
 )
 
@@ -156,7 +158,7 @@ def _tile_pair(tiles: tuple[int | Grid, int | Grid] | None, grid: Grid) -> tuple
         return None
     query, key = as_grid(tiles[0], "tiles[0]"), as_grid(tiles[1], "tiles[1]")
     if len(query) != len(grid) or len(key) != len(grid):
-        raise ValueError(f"tiles={tiles}; a query tile and a key tile must have a number for each axis of the grid {grid}")
+        raise ValueError(f"tiles={tiles}; both tiles must have a number for each axis of the grid {grid}")
     return query, key
 
 
@@ -170,22 +172,20 @@ def _figure(pattern: Pattern, scenes: list[_Scene], labels: list[str]) -> tuple[
     columns = len(slices) if len(grid) == 3 else len(scenes)
     per_row = min(columns, 4)
     lines = ceil(columns / per_row)
-    wide, high = (grid[-1], grid[-2]) if len(grid) > 1 else (grid[0], scenes[0].query_grid[0])
+    high, wide = (scenes[0].query_grid[0], *grid)[-2:]
     if len(grid) == 1 and scenes[0].depth > 1:
         wide, high = max(grid[0], 1), max(grid[0] / 8, 1)
     side = 4.6 if columns == 1 else 3.4 if columns < 4 else 2.4
     aspect = min(max(high / max(wide, 1), 0.15), 2.0)
-    width, height = side * per_row + 0.7, side * aspect * lines * rows + 1.5
-    figure = Figure(figsize=(max(width, 5.2), max(height, 2.4)), layout="constrained", dpi=130)
+    width, height = side * per_row + 0.7, side * aspect * lines * rows + 1.3
+    figure = Figure(figsize=(max(width, 5.2), max(height, 1.9)), layout="constrained", dpi=130)
     title = "\n".join(textwrap.wrap(str(pattern), int(figure.get_figwidth() * 11), break_on_hyphens=False))
     figure.suptitle(title, fontsize=10, fontfamily="monospace", color=INK)
     axes = figure.subplots(rows * lines, per_row, squeeze=False)
     panels: list[list[Axes]] = []
     for scene, label in zip(range(len(scenes)), labels, strict=True):
-        if len(grid) == 3:
-            chosen = list(axes[scene * lines : (scene + 1) * lines].ravel())
-        else:
-            chosen = [axes.ravel()[scene]]
+        chosen = list(axes[scene * lines : (scene + 1) * lines].ravel())
+        chosen = chosen if len(grid) == 3 else [axes.ravel()[scene]]
         if label:
             text = "\n".join(textwrap.wrap(label, max(24, int(side * 14)), break_on_hyphens=False))
             chosen[0].set_title(text, fontsize=8, loc="left", color=INK)
@@ -210,7 +210,8 @@ def _slices(scene: _Scene) -> list[int]:
 
 
 def _depths(scene: _Scene) -> IntArray:
-    """``[*padded keys]``: the layer in which a key is first seen, the last one first; -1 never. With one layer 1 or -1."""
+    """``[*padded keys]``: the layer in which a key is first seen, the last one first; -1 never. With one layer 1 or
+    -1."""
     assert scene.query is not None
     if scene.depth > 1:
         field = receptive_field(scene.pattern, scene.query_grid, scene.query, scene.depth).depths
@@ -227,13 +228,13 @@ def _rgb(colour: str) -> Any:
     return np.array(to_rgb(colour))
 
 
-def _patch(colour: str, **kwargs: Any) -> Any:
+def _patch(colour: Any, **kwargs: Any) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(facecolor=colour, **({"edgecolor": "#999999", "linewidth": 0.5} | kwargs))
 
 
-def _frame(colour: str, style: str = "-") -> Any:
+def _frame(colour: str, style: Any = "-") -> Any:
     from matplotlib.patches import Patch
 
     return Patch(facecolor="none", edgecolor=colour, linewidth=1.8, linestyle=style)
@@ -260,7 +261,7 @@ def _draw_grid(panels: list[Axes], scene: _Scene) -> dict[str, Any]:
         for layer, shade in enumerate(_shades(scene.depth), start=1):
             if (depths == layer).any():
                 image[depths == layer] = shade
-                handles["layer 1" if layer == 1 else f"layer {layer}"] = _patch(tuple(shade))  # type: ignore[arg-type]
+                handles["layer 1" if layer == 1 else f"layer {layer}"] = _patch(tuple(shade))
     else:
         image[real & (depths > 0)] = _rgb(SEEN)
         handles["key seen"] = _patch(SEEN)
@@ -296,9 +297,10 @@ def _slice_title(axis: Axes, scene: _Scene, part: int) -> None:
 def _show(axis: Axes, plane: Any, scene: _Scene) -> None:
     """An image of cells whose ticks are grid coordinates."""
     axis.set_visible(True)
-    top, left = (scene.before[-2] if len(scene.before) > 1 else 0), scene.before[-1]
+    top, left = (0, *scene.before)[-2:]
     rows, columns = plane.shape[:2]
-    axis.imshow(plane, extent=(-left - 0.5, columns - left - 0.5, rows - top - 0.5, -top - 0.5), interpolation="nearest")
+    extent = (-left - 0.5, columns - left - 0.5, rows - top - 0.5, -top - 0.5)
+    axis.imshow(plane, extent=extent, interpolation="nearest")
     if max(rows, columns) <= 48:
         axis.set_xticks(np.arange(-left, columns - left + 1) - 0.5, minor=True)
         axis.set_yticks(np.arange(-top, rows - top + 1) - 0.5, minor=True)
@@ -306,6 +308,7 @@ def _show(axis: Axes, plane: Any, scene: _Scene) -> None:
     _ticks(axis)
     if rows == 1:
         axis.set_yticks([])
+        axis.set_aspect("auto")
 
 
 def _ticks(axis: Axes) -> None:
@@ -345,14 +348,13 @@ def _draw_tiles(
         PARTIAL: ("tile: partial, masked", PARTIAL_TILE, (0, (2.5, 1.2))),
     }
     pieces = keys.pieces()
-    dilated = any(d > 1 for d in keys.dilation)
 
-    def outline(low: IntArray, high: IntArray, step: Grid, before: Grid, colour: str, style: Any, wide: float) -> bool:
+    def outline(low: IntArray, high: IntArray, step: Grid, colour: str, style: Any, inner: bool = False) -> bool:
         if part is not None and not (low[0] <= part <= high[0] and (part - low[0]) % step[0] == 0):
             return False
-        y, x = (low[-2] - before[-2], low[-1] - before[-1])
+        y, x = low[-2] - scene.before[-2], low[-1] - scene.before[-1]
         h, w = high[-2] - low[-2] + 1, high[-1] - low[-1] + 1
-        inset = 0.06 if not dilated else 0.0
+        inset = max(0.18, 0.08 * min(h, w)) if inner else 0.06
         axis.add_patch(
             Rectangle(
                 (x - 0.5 + inset, y - 0.5 + inset),
@@ -360,7 +362,7 @@ def _draw_tiles(
                 h - 2 * inset,
                 fill=False,
                 edgecolor=colour,
-                linewidth=wide,
+                linewidth=1.1 if inner else 1.5,
                 linestyle=style,
                 clip_on=False,
             )
@@ -370,13 +372,13 @@ def _draw_tiles(
     for state, (label, colour, style) in styles.items():
         for number in np.flatnonzero(states == state):
             low, high = pieces.low[number, 0], pieces.high[number, 0]
-            if outline(low, high, keys.dilation, scene.before, colour, style, 1.5):
+            if outline(low, high, keys.dilation, colour, style):
                 handles[label] = _frame(colour, style)
     piece = queries.pieces()
     if scene.query_grid == scene.key_grid:
         shifted = np.asarray(scene.before)
         low, high = piece.low[tile, 0] + shifted, piece.high[tile, 0] + shifted
-        if outline(low, high, queries.dilation, scene.before, INK, "-", 1.1):
+        if outline(low, high, queries.dilation, INK, "-", inner=True):
             handles["tile of the query"] = _frame(INK)
     return handles
 
@@ -408,9 +410,10 @@ def _draw_mask(axis: Axes, scene: _Scene) -> dict[str, Any]:
             scene.pattern, scene.query_grid, scene.key_grid, query_block=query_tile, key_block=key_tile
         )
         image = _tint(image, states, (query_tile, key_tile), (queries, keys), small)
-        handles |= _tile_handles(states, image.shape[0] == queries and small)
-        if not small:
-            handles.pop("key seen", None)
+        handles |= _tile_handles(states)
+        handles.pop("key seen", None)
+        if small and (states == PARTIAL).any():
+            handles["computed in vain"] = _patch(tuple(0.72 + 0.28 * _rgb(PARTIAL_TILE)))
         if (states == 0).any():
             handles.pop("not seen", None)
             handles["not visited"] = _patch(UNSEEN)
@@ -454,7 +457,7 @@ def _tint(image: Any, states: States, tile: tuple[int, int], size: tuple[int, in
     return image
 
 
-def _tile_handles(states: States, tokens: bool) -> dict[str, Any]:
+def _tile_handles(states: States) -> dict[str, Any]:
     handles: dict[str, Any] = {}
     if (states == FULL).any():
         handles["tile: full, no mask"] = _patch(FULL_TILE)

@@ -40,9 +40,9 @@ def mask_mod(
 ) -> MaskMod:
     """The pattern as a FlexAttention ``mask_mod`` of flattened tokens.
 
-    Tokens are in row-major order, or ordered by tiles (see :func:`~fovea.patterns.states.block_states`). Zero keys that a
-    pattern puts around the grid are keys of the flattened (padded) key grid: the caller pads keys and values with zeros.
-    Grid patterns index one small integer table an axis, on ``device``; block patterns are closed forms.
+    Tokens are in row-major order, or ordered by tiles (see :func:`~fovea.patterns.states.block_states`). Zero keys
+    that a pattern puts around the grid are keys of the flattened (padded) key grid: the caller pads keys and values
+    with zeros. Grid patterns index one small integer table an axis, on ``device``; block patterns are closed forms.
     """
     if isinstance(pattern, BlockTable):
         sees = _table_sees(pattern, device)
@@ -160,8 +160,8 @@ def block_mask(
 
     Equal to ``create_block_mask(mask_mod(...), ...)``, but computed from the tables of each axis. ``block_size`` is one
     for queries and keys, or ``(queries, keys)``; where tiles are given, the tiles are the blocks. The heads axis has
-    length 1, or one entry a head for a pattern by heads. In a union of parts that cover a block only together, the block
-    stays partial.
+    length 1, or one entry a head for a pattern by heads. In a union of parts that cover a block only together, the
+    block stays partial.
     """
     import torch
     from torch.nn.attention.flex_attention import BlockMask
@@ -176,7 +176,13 @@ def block_mask(
         if query_tile is not None and key_tile is not None:
             blocks = (prod(query_tile), prod(key_tile))
     states = block_states(
-        pattern, query_grid, key_grid, query_block=blocks[0], key_block=blocks[1], query_tile=query_tile, key_tile=key_tile
+        pattern,
+        query_grid,
+        key_grid,
+        query_block=blocks[0],
+        key_block=blocks[1],
+        query_tile=query_tile,
+        key_tile=key_tile,
     )
     states = states.reshape(1, -1, *states.shape[-2:])
 
@@ -185,6 +191,4 @@ def block_mask(
         index = found.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
         return found.sum(-1, dtype=torch.int32), index.to(torch.int32)
 
-    return BlockMask.from_kv_blocks(
-        *lists(PARTIAL), *lists(FULL), BLOCK_SIZE=blocks, mask_mod=mod, seq_lengths=lengths
-    )
+    return BlockMask.from_kv_blocks(*lists(PARTIAL), *lists(FULL), BLOCK_SIZE=blocks, mask_mod=mod, seq_lengths=lengths)

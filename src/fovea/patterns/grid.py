@@ -65,9 +65,7 @@ class SlidingWindow(GridPattern):
     def axis_spans(self, axis: int, queries: int, keys: int) -> Spans:
         left, right = at_axis(self.left, axis), at_axis(self.right, axis)
         position = _aligned_at_end(queries, keys)
-        return Spans(
-            np.clip(position - left, 0, keys), np.clip(position + right + 1, 0, keys), 1, keys, position
-        )
+        return Spans(np.clip(position - left, 0, keys), np.clip(position + right + 1, 0, keys), 1, keys, position)
 
     def offsets(self, axis: int, queries: int, keys: int) -> tuple[int, int]:
         return -at_axis(self.left, axis), at_axis(self.right, axis)
@@ -166,7 +164,7 @@ class Halo(GridPattern):
             return Spans(start, start + width, 1, keys, position, padding=(halo if queries else 0, beyond))
         if self.border == "shift":
             if width > keys:
-                raise self.refuse(axis, f"block + 2 halo is {width}; with border='shift' it must fit in the {keys} keys")
+                raise self.refuse(axis, f"block + 2 halo is {width}; it must fit in the {keys} keys to be shifted")
             start = np.clip(start, 0, keys - width)
             return Spans(start, start + width, 1, keys, position)
         return Spans(np.clip(start, 0, keys), np.clip(start + width, 0, keys), 1, keys, position)
@@ -179,7 +177,8 @@ class Halo(GridPattern):
 
 @dataclass(frozen=True)
 class Neighborhood(GridPattern):
-    """(Generalized) neighborhood attention (NAT, DiNAT, FNA, GNA: arXiv 2204.07143, 2209.15001, 2403.04690, 2504.16922).
+    """(Generalized) neighborhood attention (NAT, DiNAT, FNA, GNA: arXiv 2204.07143, 2209.15001, 2403.04690,
+    2504.16922).
 
     Each query sees the ``window`` nearest keys of each axis; at the borders the window is moved inside, so that every
     query sees equally many. An even window has one more key on the left.
@@ -219,7 +218,7 @@ class Neighborhood(GridPattern):
     def axis_spans(self, axis: int, queries: int, keys: int) -> Spans:
         window, stride, dilation = (at_axis(v, axis) for v in (self.window, self.stride, self.dilation))
         if queries and window * dilation > keys:
-            raise self.refuse(axis, f"window * dilation is {window * dilation}; it must fit in the {keys} keys of the axis")
+            raise self.refuse(axis, f"window * dilation is {window * dilation}; it must fit in the {keys} keys")
         i = np.arange(queries, dtype=np.int64)
         group, place = i % dilation, i // dilation
         members = (keys - group + dilation - 1) // dilation

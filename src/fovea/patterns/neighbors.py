@@ -15,8 +15,8 @@ from fovea.patterns.spans import BoolArray
 def seen_keys(
     pattern: Pattern, query: int | tuple[int, ...], query_grid: int | Grid, key_grid: int | Grid | None = None
 ) -> BoolArray:
-    """``[*padded key grid]``: true where the query at these coordinates sees the key, zero keys around the grid included;
-    for a pattern by heads ``[heads, *padded key grid]``.
+    """``[*padded key grid]``: true where the query at these coordinates sees the key, zero keys around the grid
+    included; for a pattern by heads ``[heads, *padded key grid]``.
 
     >>> from fovea.patterns import Neighborhood
     >>> seen_keys(Neighborhood(3), 4, 5).astype(int)

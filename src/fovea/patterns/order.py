@@ -1,7 +1,7 @@
 """Orders: how the tokens of a grid are laid out in one sequence, row by row or tile by tile.
 
-Kernels work on blocks of consecutive tokens. What a block is on the grid, a few boxes or one tile, decides how much of a
-pattern falls on whole blocks.
+Kernels work on blocks of consecutive tokens. What a block is on the grid, a few boxes or one tile, decides how much
+of a pattern falls on whole blocks.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Pieces:
     """What consecutive blocks of a sequence are on the grid: each the union of a few products of coordinate ranges.
 
     Attributes:
-        low, high: ``[blocks, pieces, axes]``: coordinates ``low, low + step, ..., high``; a piece with ``low > high`` on
-            an axis is empty.
+        low, high: ``[blocks, pieces, axes]``: coordinates ``low, low + step, ..., high``; a piece with ``low > high``
+            on an axis is empty.
         step: of each axis.
         whole: ``[blocks]``: whether all of the block's places hold real tokens.
     """
@@ -38,7 +38,7 @@ class Pieces:
     @property
     def empty(self) -> BoolArray:
         """``[blocks, pieces]``."""
-        return (self.low > self.high).any(-1)
+        return np.any(self.low > self.high, axis=-1)
 
 
 class Order(ABC):
@@ -132,9 +132,7 @@ def _range(first: IntArray, last: IntArray, shape: Sequence[int]) -> list[Box]:
     top, bottom = first // rest, last // rest
     same = top == bottom
     never = (np.where(same, 1, top), np.where(same, 0, top))
-    boxes = [
-        _behind((top, np.where(same, top, top - 1)), box) for box in _range(first % rest, last % rest, shape[1:])
-    ]
+    boxes = [_behind((top, np.where(same, top, top - 1)), box) for box in _range(first % rest, last % rest, shape[1:])]
     boxes += [_behind(never, box) for box in _from(first % rest, shape[1:])]
     boxes += [_behind((np.where(same, 1, top + 1), np.where(same, 0, bottom - 1)), _full(len(first), shape[1:]))]
     below = (np.where(same, 1, bottom), np.where(same, 0, bottom))
@@ -148,8 +146,8 @@ class Permutation(Order):
     permutation: GNA, arXiv 2504.16922).
 
     Each axis is padded at its end to a multiple of ``tile * dilation`` and read as ``index = (r * tile + o) * dilation
-    + g``; the sequence runs over the groups ``g`` of all axes, then the tiles ``r``, then the places ``o`` inside a tile,
-    each in row-major order.
+    + g``; the sequence runs over the groups ``g`` of all axes, then the tiles ``r``, then the places ``o`` inside a
+    tile, each in row-major order.
 
     >>> Permutation((2, 3), (2, 2), (1, 1)).index
     array([[ 0,  1,  3,  4,  2, -1,  5, -1]])
@@ -164,8 +162,8 @@ class Permutation(Order):
             object.__setattr__(self, name, as_grid(getattr(self, name), name))
         if not len(self.grid) == len(self.tile) == len(self.dilation) or min(*self.tile, *self.dilation) < 1:
             raise ValueError(
-                f"tile={self.tile} and dilation={self.dilation} must have one number of at least 1 for each axis of the "
-                f"grid {self.grid}"
+                f"tile={self.tile} and dilation={self.dilation} must have one number of at least 1 for each axis "
+                f"of the grid {self.grid}"
             )
 
     @property
@@ -189,8 +187,7 @@ class Permutation(Order):
         axes = len(self.grid)
         inside, tile, group = (digits[k * axes : (k + 1) * axes][::-1] for k in range(3))
         return tuple(
-            (r * t + o) * d + g
-            for o, r, g, t, d in zip(inside, tile, group, self.tile, self.dilation, strict=True)
+            (r * t + o) * d + g for o, r, g, t, d in zip(inside, tile, group, self.tile, self.dilation, strict=True)
         )
 
     @cached_property
@@ -217,7 +214,7 @@ class Permutation(Order):
     def pieces(self, block: int | None = None) -> Pieces:
         """One piece a tile; blocks other than tiles are refused."""
         if block not in (None, prod(self.tile)):
-            raise ValueError(f"block={block}; blocks of tokens ordered by tiles of {self.tile} are {prod(self.tile)} tokens")
+            raise ValueError(f"block={block}; in an order by tiles of {self.tile} a block is {prod(self.tile)} tokens")
         axes = len(self.grid)
         digits = np.indices((*self.dilation, *self.tiles)).reshape(2 * axes, -1)
         group, tile = digits[:axes].T, digits[axes:].T

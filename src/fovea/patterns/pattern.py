@@ -10,11 +10,22 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import lru_cache
 from math import prod
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fovea.patterns.spans import BoolArray, Spans
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.nn.attention.flex_attention import BlockMask
+
+    from fovea.patterns.cost import Cost
+    from fovea.patterns.flex import MaskMod
+    from fovea.patterns.order import Permutation
+    from fovea.patterns.reach import ReceptiveField, ShardHalo
+    from fovea.patterns.simulator import Simulation
+    from fovea.patterns.tiles import Tiling
 
 Grid = tuple[int, ...]
 PerAxis = int | tuple[int, ...]
@@ -67,7 +78,7 @@ class Pattern(ABC):
     def check(self, query_grid: Grid, key_grid: Grid) -> None:
         """Raise ``ValueError`` when the pattern has no meaning on these grids."""
         if len(query_grid) != len(key_grid):
-            raise ValueError(f"{self}: query grid {query_grid} and key grid {key_grid} must have the same number of axes")
+            raise ValueError(f"{self}: query grid {query_grid} and key grid {key_grid} must have equally many axes")
         if self.ndim is not None and self.ndim != len(query_grid):
             raise ValueError(f"{self} is made for {self.ndim} axes; the query grid {query_grid} has {len(query_grid)}")
 
@@ -75,6 +86,89 @@ class Pattern(ABC):
         from fovea.patterns.text import to_text
 
         return to_text(self)
+
+    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
+        """Exact number of (query, key) pairs, zero keys included; over all heads for a pattern by heads."""
+        from fovea.patterns.cost import count_pairs
+
+        return count_pairs(self, query_grid, key_grid)
+
+    @abstractmethod
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> Any:
+        """For each key, the queries that see it: spans of each axis for a grid pattern, compressed rows of query
+        blocks for a block pattern, and one such thing a part for what is made of parts."""
+
+    def keys(
+        self, query: int | tuple[int, ...], query_grid: int | Grid, key_grid: int | Grid | None = None
+    ) -> BoolArray:
+        """The keys that one query sees; see :func:`fovea.patterns.neighbors.seen_keys`."""
+        from fovea.patterns.neighbors import seen_keys
+
+        return seen_keys(self, query, query_grid, key_grid)
+
+    def cost(self, query_grid: int | Grid, key_grid: int | Grid | None = None, **shape: int) -> Cost:
+        """Pairs, operations and bytes; see :func:`fovea.patterns.cost.cost`."""
+        from fovea.patterns.cost import cost
+
+        return cost(self, query_grid, key_grid, **shape)
+
+    def flops(
+        self, query_grid: int | Grid, key_grid: int | Grid | None = None, *, backward: bool = False, **shape: int
+    ) -> int:
+        """Floating-point operations of the forward (or the backward) pass; see :func:`fovea.patterns.cost.cost`."""
+        cost = self.cost(query_grid, key_grid, **shape)
+        return cost.backward if backward else cost.forward
+
+    def density(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> float:
+        """Pairs over those of dense attention."""
+        return self.cost(query_grid, key_grid).density
+
+    def receptive_field(
+        self, grid: int | Grid, query: int | tuple[int, ...] | None = None, depth: int = 1
+    ) -> ReceptiveField:
+        """What a query sees through so many layers; see :func:`fovea.patterns.reach.receptive_field`."""
+        from fovea.patterns.reach import receptive_field
+
+        return receptive_field(self, grid, query, depth)
+
+    def shard_halo(self, grid: int | Grid, shards: int | Grid) -> tuple[tuple[ShardHalo, ...], ...]:
+        """Keys that each shard of the grid needs beside its own; see :func:`fovea.patterns.reach.shard_halo`."""
+        from fovea.patterns.reach import shard_halo
+
+        return shard_halo(self, grid, shards)
+
+    def permutation(self, grid: int | Grid, tile: int | Grid) -> Permutation:
+        """The order of a grid's tokens by tiles and dilation groups; see :class:`fovea.patterns.order.Permutation`."""
+        from fovea.patterns.order import Permutation
+        from fovea.patterns.states import dilation_of
+
+        grid = as_grid(grid)
+        self.check(grid, grid)
+        return Permutation(grid, as_grid(tile, "tile"), dilation_of(self, grid, grid))
+
+    def mask_mod(self, query_grid: int | Grid, key_grid: int | Grid | None = None, **options: Any) -> MaskMod:
+        """The pattern for FlexAttention; see :func:`fovea.patterns.flex.mask_mod`."""
+        from fovea.patterns.flex import mask_mod
+
+        return mask_mod(self, query_grid, key_grid, **options)
+
+    def block_mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None, **options: Any) -> BlockMask:
+        """The pattern's blocks for FlexAttention; see :func:`fovea.patterns.flex.block_mask`."""
+        from fovea.patterns.flex import block_mask
+
+        return block_mask(self, query_grid, key_grid, **options)
+
+    def draw(
+        self,
+        grid: int | Grid,
+        query: int | tuple[int, ...] | None = None,
+        tiles: tuple[int | Grid, int | Grid] | None = None,
+        **options: Any,
+    ) -> Figure:
+        """The picture of the pattern; see :func:`fovea.patterns.draw.draw`."""
+        from fovea.patterns.draw import draw
+
+        return draw(self, grid, query, tiles, **options)
 
 
 class GridPattern(Pattern):
@@ -91,13 +185,25 @@ class GridPattern(Pattern):
             value = getattr(self, field.name)
             if isinstance(value, list):
                 value = tuple(value)
-                object.__setattr__(self, field.name, value)
             if isinstance(value, tuple):
                 lengths[field.name] = len(value)
+                value = tuple(self._whole(field.name, item) for item in value)
+            elif not isinstance(value, str):
+                value = self._whole(field.name, value)
+            object.__setattr__(self, field.name, value)
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{type(self).__name__}: parameters disagree on the number of axes: {lengths}")
+        if any(not 1 <= length <= 3 for length in lengths.values()):
+            raise ValueError(f"{type(self).__name__}: parameters must be given for 1 to 3 axes; got {lengths}")
         for axis in range(next(iter(lengths.values()), 1)):
             self.check_axis(axis)
+
+    def _whole(self, name: str, value: Any) -> int:
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        if not isinstance(value, int | np.integer):
+            raise ValueError(f"{type(self).__name__}: {name}={value!r} must be a whole number or a tuple of them")
+        return int(value)
 
     def check_axis(self, axis: int) -> None:
         """Raise ``ValueError`` when this axis' parameters are impossible on any grid."""
@@ -136,8 +242,38 @@ class GridPattern(Pattern):
         return tuple(spans.padding for spans in self.spans(query_grid, key_grid))
 
     def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
-        """Exact number of (query, key) pairs."""
+        """Exact number of (query, key) pairs, zero keys included."""
         return prod(spans.total for spans in self.spans(query_grid, key_grid))
+
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[Spans, ...]:
+        """One :class:`Spans` an axis: for each real key, the queries that see it."""
+        return tuple(spans.inverse() for spans in self.spans(query_grid, key_grid))
+
+    def tiles(
+        self,
+        query_grid: int | Grid,
+        key_grid: int | Grid | None = None,
+        *,
+        query_tile: int | Grid,
+        key_tile: int | Grid,
+    ) -> Tiling:
+        """The pattern cut in tiles; see :class:`fovea.patterns.tiles.Tiling`."""
+        from fovea.patterns.tiles import Tiling
+
+        return Tiling(self, query_grid, key_grid, query_tile, key_tile)
+
+    def simulate(
+        self,
+        query_grid: int | Grid,
+        key_grid: int | Grid | None = None,
+        *,
+        query_tile: int | Grid,
+        key_tile: int | Grid,
+    ) -> Simulation:
+        """What these tiles make of the pattern; see :func:`fovea.patterns.simulator.simulate`."""
+        from fovea.patterns.simulator import simulate
+
+        return simulate(self, query_grid, key_grid, query_tile=query_tile, key_tile=key_tile)
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """Reach: what a query sees through several layers, and what a part of the grid needs from its neighbours.
 
-Layers are patterns, the last one nearest to the output; a pattern by heads lets through what any head sees, and residual
-connections keep what was there.
+Layers are patterns, the last one nearest to the output; a pattern by heads lets through what any head sees, and
+residual connections keep what was there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ReceptiveField:
     """What one query, or a set of queries, sees through ``0, 1, ..., depth`` layers.
 
     Attributes:
-        depths: ``[*grid]`` integers: the number of layers after which a token is first seen; 0 the queries themselves, -1
-            never.
+        depths: ``[*grid]`` integers: the number of layers after which a token is first seen; 0 the queries
+            themselves, -1 never.
         layers: the number of layers looked through.
     """
 
@@ -61,13 +61,14 @@ def receptive_field(
     """Follow a query back through the layers of a network, exactly, holes included.
 
     Args:
-        layers: one pattern, or the pattern of each layer from the first to the last; repeated in that order from the last
-            layer down where ``depth`` is larger.
+        layers: one pattern, or the pattern of each layer from the first to the last; repeated in that order from the
+            last layer down where ``depth`` is larger.
         grid: of queries and keys; all layers share it.
         query: its coordinates; the last token if not given; or a boolean grid of several.
         depth: number of layers; as many as patterns are given, if not given.
 
-    Work is linear in the number of tokens for each layer and axis: windows are unions of ranges along one axis after the
+    Work is linear in the number of tokens for each layer and axis: windows are unions of ranges along one axis after
+        the
     other.
 
     >>> from fovea.patterns import SlidingWindow
@@ -92,7 +93,7 @@ def receptive_field(
 def _marked(grid: Grid, query: int | tuple[int, ...] | BoolArray | None) -> BoolArray:
     if isinstance(query, np.ndarray):
         if query.shape != grid or query.dtype != np.bool_:
-            raise ValueError(f"query has shape {query.shape} of {query.dtype}; a set of queries is a boolean grid {grid}")
+            raise ValueError(f"query is {query.dtype} {query.shape}; a set of queries must be a boolean grid {grid}")
         return query
     if query is None:
         query = tuple(n - 1 for n in grid)
@@ -157,8 +158,9 @@ class ShardHalo:
 def shard_halo(layers: Layers, grid: int | Grid, shards: int | Grid) -> tuple[tuple[ShardHalo, ...], ...]:
     """The keys that a device needs beside its own, when each axis of the grid is cut in so many equal shards.
 
-    The shards are ``ceil(n / shards)`` long, the last may be shorter. Through several layers the halo of the first layer's
-    input is returned. Where a block pattern or a dilated one skips keys inside the halo, these are counted all the same.
+    The shards are ``ceil(n / shards)`` long, the last may be shorter. Through several layers the halo of the first
+    layer's input is returned. Where a block pattern or a dilated one skips keys inside the halo, these are counted
+    all the same.
 
     Returns for each axis the :class:`ShardHalo` of each shard.
 

@@ -1,7 +1,7 @@
 """Simulator: how much of a pattern's saved work a tiled kernel can turn into saved time (GNA, arXiv 2504.16922).
 
-A kernel works on whole tiles, so it computes more pairs than the pattern has, and it masks tiles that are not full. Both
-follow from tile shapes by counting; nothing is run.
+A kernel works on whole tiles, so it computes more pairs than the pattern has, and it masks tiles that are not full.
+Both follow from tile shapes by counting; nothing is run.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def _count(axes: Iterable[AxisTiles], keys: int, dense_pairs: int) -> _AxisCount
     return _AxisCount(pairs, dense_pairs, tiles, full, dense * key_tiles, worst, key_tiles, keys)
 
 
-def _simulation(counts: Sequence[_AxisCount], query_tile: Grid, key_tile: Grid, permuted: tuple[int, int]) -> Simulation:
+def _simulation(
+    counts: Sequence[_AxisCount], query_tile: Grid, key_tile: Grid, permuted: tuple[int, int]
+) -> Simulation:
     tiles, worst = prod(c.tiles for c in counts), prod(c.worst for c in counts)
     return Simulation(
         query_tile,
@@ -158,9 +160,7 @@ def _simulation(counts: Sequence[_AxisCount], query_tile: Grid, key_tile: Grid, 
 def _permuted(grids: tuple[Grid, Grid], tiles: tuple[Grid, Grid], step: Grid) -> tuple[int, int]:
     if len(step) == 1 and step == (1,):
         return 0, 0
-    queries, keys = (
-        prod(grid) + Permutation(grid, tile, step).length for grid, tile in zip(grids, tiles, strict=True)
-    )
+    queries, keys = (prod(grid) + Permutation(grid, tile, step).length for grid, tile in zip(grids, tiles, strict=True))
     return queries, keys
 
 
@@ -211,8 +211,8 @@ def block_sparse_stride(
     dilation: int = 1,
     strides: Iterable[int] | None = None,
 ) -> int | None:
-    """The smallest stride for which a neighborhood on an axis of ``size`` needs no mask in any visited tile; ``None`` where
-    there is none. ``strides``: those to try, all up to the window if not given.
+    """The smallest stride for which a neighborhood on an axis of ``size`` needs no mask in any visited tile; ``None``
+    where there is none. ``strides``: those to try, all up to the window if not given.
 
     >>> block_sparse_stride(2048, 32768, 128, 128, strides=powers_of_two(2048))
     256
@@ -270,9 +270,7 @@ def search(
             ]
             candidate = replace(pattern, window=tuple(windows), stride=tuple(chosen))
             found.append(Candidate(candidate, _simulation(counts, query_tile, key_tile, permuted)))
-    return sorted(
-        found, key=lambda c: (-c.simulation.predicted_speedup(mask_cost), prod(_as_tuple(c.pattern.stride)))
-    )
+    return sorted(found, key=lambda c: (-c.simulation.predicted_speedup(mask_cost), prod(_as_tuple(c.pattern.stride))))
 
 
 def _as_tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -45,7 +45,9 @@ class Spans:
         for name in ("start", "stop", "position"):
             table = np.ascontiguousarray(getattr(self, name), dtype=np.int64)
             if table.ndim != 1 or len(table) != len(self.start):
-                raise ValueError(f"{name} has shape {table.shape}; it must be a vector as long as start, {len(self.start)}")
+                raise ValueError(
+                    f"{name} has shape {table.shape}; it must be a vector of {len(self.start)}, as start is"
+                )
             table.flags.writeable = False
             object.__setattr__(self, name, table)
         if self.step < 1:
@@ -57,9 +59,10 @@ class Spans:
             if first < low or last > high:
                 raise ValueError(f"spans reach from key {first} to {last}; the axis has keys {low} to {high}")
         if self.step > 1 and ((self.start - self.position) % self.step).any():
-            raise ValueError(f"with step {self.step} every span must start in the residue class of its query's position")
-        if self.step > 1 and (self.position % self.step != (np.arange(len(self.start)) + self.position[:1]) % self.step).any():
-            raise ValueError(f"with step {self.step} neighbouring queries must stand on neighbouring residue classes")
+            raise ValueError(f"step={self.step}: every span must start in the residue class of its query's position")
+        neighbours = np.arange(len(self.start)) + self.position[:1]
+        if self.step > 1 and ((self.position - neighbours) % self.step).any():
+            raise ValueError(f"step={self.step}: neighbouring queries must stand on neighbouring residue classes")
         for residue in range(min(self.step, len(self.start))):
             rows = self._rows(residue)
             if (np.diff(self.start[rows]) < 0).any() or (np.diff(self.stop[rows]) < 0).any():
@@ -105,7 +108,7 @@ class Spans:
         (counted without padding). Classes see nothing of each other: each is a problem of its own.
         """
         if self.padding != (0, 0):
-            raise ValueError(f"residue classes are those of the padded axis; padding is {self.padding}, use padded() first")
+            raise ValueError(f"padding={self.padding}; take the residue classes of padded() spans")
         rows = self._rows(residue)
         first = int(rows[0]) if len(rows) else 0
         start = (self.start[rows] - residue) // self.step

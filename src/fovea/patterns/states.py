@@ -26,8 +26,8 @@ def range_relations(
 ) -> tuple[BoolArray, BoolArray]:
     """``[query ranges, key ranges]``: whether some, and whether all, of the pairs of two coordinate ranges attend.
 
-    Ranges are ``low, low + stride, ..., high`` (none where ``low > high``) on one axis without padding; ``stride`` is 1 or
-    the step of the spans.
+    Ranges are ``low, low + stride, ..., high`` (none where ``low > high``) on one axis without padding; ``stride`` is
+    1 or the step of the spans.
     """
     if stride not in (1, spans.step):
         raise ValueError(f"stride={stride}; ranges may step by 1 or by the spans' step, {spans.step}")
@@ -89,8 +89,8 @@ def _triangle(x: IntArray) -> IntArray:
 
 
 def block_pairs(table: BlockTable, query_block: int, key_block: int) -> IntArray:
-    """``[query blocks, key blocks]``: exact number of attending pairs for blocks of any size, which need not be those of
-    the table."""
+    """``[query blocks, key blocks]``: exact number of attending pairs for blocks of any size, which need not be those
+    of the table."""
     size = table.size
     edges = np.union1d(
         np.arange(0, table.queries, query_block), np.arange(-(table.position % size), table.queries, size)
@@ -165,14 +165,15 @@ def block_states(
     query_tile: Grid | None = None,
     key_tile: Grid | None = None,
 ) -> States:
-    """State of each pair of blocks: 0 nothing attends, 1 some pairs do (or a block has places without a token), 2 all do.
+    """State of each pair of blocks: 0 nothing attends, 1 some pairs do (or a block has places without a token), 2 all
+    do.
 
     Tokens are in row-major order and cut in blocks of ``query_block`` and ``key_block``; or, where ``query_tile`` and
-    ``key_tile`` are given, ordered by :class:`~fovea.patterns.order.Permutation`, a tile being a block. Zero keys that a
-    pattern puts around the grid count as keys.
+    ``key_tile`` are given, ordered by :class:`~fovea.patterns.order.Permutation`, a tile being a block. Zero keys
+    that a pattern puts around the grid count as keys.
 
-    Returns ``[query blocks, key blocks]``, for a pattern by heads ``[heads, query blocks, key blocks]``. In a union a pair
-    of blocks counts as full when one part covers it alone.
+    Returns ``[query blocks, key blocks]``, for a pattern by heads ``[heads, query blocks, key blocks]``. In a union a
+    pair of blocks counts as full when one part covers it alone.
 
     >>> block_states(Blocks.sliding(4, window=1), 8, query_block=4, key_block=4)
     array([[1, 0],

@@ -5,8 +5,8 @@
     name(part; part; ...)       product(causal; neighborhood:window=7)
     blocks                      blocks:size=256,terms=local(5)+sink(1)+powers
 
-Values of each axis are joined by ``x``; flags are 0 or 1; parameters that have their default value are left out. A part
-of ``perhead`` may be repeated: ``perhead(causal*4; sliding:left=63*4)``.
+Values of each axis are joined by ``x`` (``7x`` is that of a single axis); flags are 0 or 1; parameters that have
+their default value are left out. A part of ``perhead`` may be repeated: ``perhead(causal*4; sliding:left=63*4)``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from fovea.patterns.grid import Causal, Full, Halo, Neighborhood, Product, Slidi
 from fovea.patterns.pattern import Pattern
 
 PATTERNS: dict[str, type[Any]] = {
-    cls.name: cls
-    for cls in (Full, Causal, SlidingWindow, Window, Halo, Neighborhood, Product, Blocks, Union, PerHead)
+    cls.name: cls for cls in (Full, Causal, SlidingWindow, Window, Halo, Neighborhood, Product, Blocks, Union, PerHead)
 }
 
 
@@ -32,7 +31,7 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         if value and isinstance(value[0], Term):
             return "+".join(_term(term) for term in value)
-        return "x".join(_value(item) for item in value)
+        return "x".join(_value(item) for item in value) + ("x" if len(value) == 1 else "")
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
@@ -75,10 +74,10 @@ def _split(text: str, separator: str) -> list[str]:
 
 def _number(text: str, whole: str, key: str) -> Any:
     text = {"true": "1", "false": "0"}.get(text, text)
-    if re.fullmatch(r"-?\d+(x-?\d+)*", text) is None:
+    if re.fullmatch(r"-?\d+((x-?\d+)+|x)?", text) is None:
         raise ValueError(f"{whole!r}: {key}={text!r} must be a whole number, or one an axis such as 7x7")
-    numbers = tuple(int(part) for part in text.split("x"))
-    return numbers[0] if len(numbers) == 1 else numbers
+    numbers = tuple(int(part) for part in text.removesuffix("x").split("x"))
+    return numbers if "x" in text else numbers[0]
 
 
 def _parse_term(text: str, whole: str) -> Term:
@@ -115,7 +114,7 @@ def parse(text: str) -> Pattern:
     if cls in (Product, Union, PerHead):
         if inner is None:
             raise ValueError(f"{text!r}: write the parts in parentheses, e.g. {name}(causal; full)")
-        parts: list[Pattern] = []
+        parts: list[Any] = []
         for part in _split(inner, ";"):
             repeated = re.fullmatch(r"(.*?)\s*\*\s*(\d+)", part, flags=re.DOTALL) if cls is PerHead else None
             parts += [parse(repeated[1])] * int(repeated[2]) if repeated else [parse(part)]
@@ -129,13 +128,16 @@ def parse(text: str) -> Pattern:
             continue
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in known:
-            raise ValueError(f"{text!r}: {name} has no {key!r}; {_nearest(key, list(known))} may be: {', '.join(known)}")
+            nearest = _nearest(key, list(known))
+            raise ValueError(f"{text!r}: {name} has no {key!r}; {nearest} may be: {', '.join(known)}")
         if key == "terms":
             values[key] = tuple(_parse_term(term, text) for term in _split(value, "+"))
         elif key == "border":
             values[key] = value
         elif key == "causal":
             number = _number(value, text, key)
+            if any(flag not in (0, 1) for flag in (number if isinstance(number, tuple) else (number,))):
+                raise ValueError(f"{text!r}: {key}={value!r} must be 0 or 1, or one an axis such as 1x0")
             values[key] = tuple(map(bool, number)) if isinstance(number, tuple) else bool(number)
         else:
             values[key] = _number(value, text, key)

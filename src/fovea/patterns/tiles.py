@@ -1,8 +1,8 @@
 """Tiles: a grid pattern cut in tiles of queries and tiles of keys, as tiled kernels walk over it.
 
-Per axis and residue class (dilation group) everything is a handful of integers for each query tile: the union box of its
-keys, the key tiles to visit, those that need no mask, and which other tiles have the same mask. A tile of several axes is
-the product of its axes (GNA, arXiv 2504.16922; spec sections on tile ranges and tile classes).
+Per axis and residue class (dilation group) everything is a handful of integers for each query tile: the union box of
+its keys, the key tiles to visit, those that need no mask, and which other tiles have the same mask. A tile of several
+axes is the product of its axes (GNA, arXiv 2504.16922; spec sections on tile ranges and tile classes).
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class AxisTiles:
 
     @cached_property
     def full_last(self) -> IntArray:
-        """One past the last of them; not above ``full_first`` where there are none. Key tiles that the end of the axis cuts
-        are never full."""
+        """One past the last of them; not above ``full_first`` where there are none. Key tiles that the end of the
+        axis cuts are never full."""
         return np.maximum(self.full_first, self.full_high // self.key_tile)
 
     @property
@@ -113,7 +113,8 @@ class AxisTiles:
 class TileLists:
     """For each query tile the key tiles that need a mask, and those that need none (compressed rows).
 
-    Row ``r``: ``partial[partial_start[r]:partial_start[r + 1]]`` and ``full[full_start[r]:full_start[r + 1]]``, ascending.
+    Row ``r``: ``partial[partial_start[r]:partial_start[r + 1]]`` and ``full[full_start[r]:full_start[r + 1]]``,
+    ascending.
     """
 
     partial_start: IntArray
@@ -133,7 +134,8 @@ class TileLists:
 
 @dataclass(frozen=True, eq=False)
 class TileGroup:
-    """The tiles of one dilation group of a grid pattern: the product of its axes. Tiles are numbered in row-major order.
+    """The tiles of one dilation group of a grid pattern: the product of its axes. Tiles are numbered in row-major
+    order.
 
     Attributes:
         residues: residue class of each axis.
@@ -170,7 +172,8 @@ class TileGroup:
     @property
     def needs_mask(self) -> BoolArray:
         """``[query tiles]``: whether some query of the tile does not see its whole box."""
-        return ~self._table([axis.whole for axis in self.axes]).all(-1)
+        whole = self._table([axis.whole.astype(np.int64) for axis in self.axes])
+        return np.min(whole, axis=-1) == 0
 
     @property
     def mask_class(self) -> IntArray:
@@ -182,15 +185,16 @@ class TileGroup:
         return np.unique(number, return_inverse=True)[1].reshape(-1)
 
     def mask(self, tile: int) -> BoolArray:
-        """``[queries of the tile, keys of its box]``, both row-major; queries of a tile that the grid cuts are fewer."""
+        """``[queries of the tile, keys of its box]``, both row-major; queries of a tile that the grid cuts are
+        fewer."""
         mask = np.ones((1, 1), np.bool_)
         for axis, index in zip(self.axes, np.unravel_index(tile, self.query_tiles), strict=True):
             mask = np.kron(mask, axis.mask(int(index)))
         return mask
 
     def states(self) -> States:
-        """``[query tiles, key tiles]``: 0 not visited, 1 visited with a mask, 2 every query of the tile that is in the grid
-        sees every key of the tile."""
+        """``[query tiles, key tiles]``: 0 not visited, 1 visited with a mask, 2 every query of the tile that is in
+        the grid sees every key of the tile."""
         some, every = np.ones((1, 1), np.bool_), np.ones((1, 1), np.bool_)
         for axis in self.axes:
             key = np.arange(axis.key_tiles)
