@@ -9,6 +9,13 @@ import pytest
 from fovea.kernels import registry
 from fovea.kernels.reference import Reference
 
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is measured for the planner's sake, which takes seconds."""
+    monkeypatch.setattr("fovea.kernels.calibration.prices", lambda *call: None)
+
+
 QUICK = ("--seconds", "0.01", "--heads", "2", "--head-dim", "8")
 
 

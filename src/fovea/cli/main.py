@@ -120,7 +120,7 @@ def _fail(message: str, status: int, debug: bool) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the error was raised in fovea's own words; what a library says may need its traceback to be understood."""
+    """Whether the error was raised in fovea's own words; a library's may need a traceback."""
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return not frames or frames[-1].startswith(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
