@@ -58,7 +58,10 @@ def plan(
     sizes = words.grid(grid)
     words.pattern(pattern, sizes)
     import fovea
+    from fovea.kernels import calibration
 
+    if not any(calibration.folder().glob("prices-*.json")):
+        say("measuring how fast this machine is with each backend; this is remembered (fovea cache show)")
     with words.usage():
         made = fovea.plan(
             pattern,
