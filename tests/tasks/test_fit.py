@@ -116,9 +116,10 @@ def test_the_average_is_the_moving_average_of_the_weights(tmp_path: Path) -> Non
     watched = Watched()
     mean = {key: value.clone() for key, value in watched.players["network"].state_dict().items()}
     averaged = fit(watched, optimisation(6, validate_every=1), start(tmp_path / "r"), seed=1, hardware=CPU, quiet=True)
-    for weights in path:
+    for step, weights in enumerate(path, 1):
+        decay = min(0.9, (1 + step) / (10 + step))
         for key, value in mean.items():
-            mean[key] = 0.9 * value + 0.1 * weights[key] if value.is_floating_point() else weights[key]
+            mean[key] = decay * value + (1 - decay) * weights[key] if value.is_floating_point() else weights[key]
     for key, value in averaged.state_dict().items():
         torch.testing.assert_close(value, mean[key])
 

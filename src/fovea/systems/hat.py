@@ -38,6 +38,23 @@ REAL = replace(SCRATCH, steps=1_000_000, lr=1e-4, milestones=(1_000_000,))
 REAL_GAN = replace(SCRATCH, steps=400_000, lr=1e-4, milestones=(400_000,))
 
 
+DEMO = RestorationConfig(
+    network=SMALL,
+    data=Data(source="photographs", patch=32),
+    optimisation=Optimisation(
+        steps=300,
+        batch=4,
+        lr=1e-4,
+        warmup=20,
+        schedule="cosine",
+        gradient_clip=1.0,
+        ema=0.98,
+        validate_every=50,
+        checkpoint_every=100,
+    ),
+)
+
+
 def _paper() -> dict[str, RestorationConfig]:
     """The trainings of the papers (arXiv 2309.05239, section 4, and the official options).
 
@@ -82,7 +99,8 @@ SYSTEM = System(
         carried_by=("models", "tasks", "inspect"),
         status="planned",
     ),
-    presets=_paper(),
+    presets={"demo": DEMO, **_paper()},
+    task="fovea.tasks.restoration",
     views=(
         View("window attention", "window:size=16", (48, 48)),
         View("shifted window attention", "window:size=16,shift=8", (48, 48)),

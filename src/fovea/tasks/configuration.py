@@ -22,12 +22,13 @@ Config = TypeVar("Config")
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """A copy of ``config`` in which each ``dotted.key=value`` has been set; raises ``UsageError``
     naming the nearest keys."""
+    changes: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"{assignment!r} sets nothing; write key=value, e.g. {_example(config)}")
-        config = _set(config, key.strip(), key.strip().split("."), _parse(text))
-    return config
+        _collect(config, key.strip(), key.strip().split("."), _parse(text), changes)
+    return _changed(config, changes)
 
 
 def to_dict(config: Any) -> Any:
@@ -89,19 +90,31 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _set(config: Any, full: str, path: list[str], value: Any) -> Any:
+def _collect(config: Any, full: str, path: list[str], value: Any, changes: dict[str, Any]) -> None:
+    """Enter one converted value into ``changes``, a tree like the configuration's."""
     names = [field.name for field in dataclasses.fields(config)]
     if path[0] not in names:
         leaves = [key for key, _ in flat(config) if "." in key]
         raise unknown("key", full, [full.removesuffix(".".join(path)) + name for name in [*leaves, *names]])
     current = getattr(config, path[0])
-    if len(path) > 1:
-        if not dataclasses.is_dataclass(current):
-            raise UsageError(f"unknown key {full!r}: {path[0]} is {current!r} and has no parts")
-        return dataclasses.replace(config, **{path[0]: _set(current, full, path[1:], value)})
-    converted = _convert(value, get_type_hints(type(config))[path[0]], full)
+    if len(path) == 1:
+        changes[path[0]] = _convert(value, get_type_hints(type(config))[path[0]], full)
+    elif dataclasses.is_dataclass(current):
+        _collect(current, full, path[1:], value, changes.setdefault(path[0], {}))
+    else:
+        raise UsageError(f"unknown key {full!r}: {path[0]} is {current!r} and has no parts")
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """All changes at once, so that values which must fit each other are checked together."""
+    values = {
+        name: _changed(getattr(config, name), value)
+        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(config, name))
+        else value
+        for name, value in changes.items()
+    }
     try:
-        return dataclasses.replace(config, **{path[0]: converted})
+        return dataclasses.replace(config, **values)
     except UsageError:
         raise
     except ValueError as error:

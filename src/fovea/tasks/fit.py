@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import math
 import signal
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fovea.errors import MissingExtra, UsageError, UserError
 from fovea.tasks.optimisation import Hardware, Optimisation
+from fovea.tasks.progress import bar, words
 from fovea.tasks.run import RunDirectory, replacing
 
 Batch = dict[str, Any]
@@ -108,7 +108,8 @@ def fit(
     names = list(learner.players)
     batches = _loader(learner, optimisation, hardware, fabric, range(first, optimisation.steps + 1))
     started = time.perf_counter()
-    with _signals() as received, _bar(title, first - 1, optimisation.steps, quiet or not fabric.is_global_zero) as bar:
+    hidden = quiet or not fabric.is_global_zero
+    with _signals() as received, bar(title, optimisation.steps, done=first - 1, quiet=hidden) as advance:
         for step, batch in zip(range(first, optimisation.steps + 1), batches, strict=True):
             torch.manual_seed(_derived(seed, step, fabric.global_rank))
             values = state.step(step, fabric.to_device(batch), names)
@@ -116,15 +117,15 @@ def fit(
                 kept = f"; {run.last} holds an earlier, good state" if run.last.is_file() else ""
                 raise NotFiniteError(f"{', '.join(bad)} is {values[bad[0]]} at step {step}; training stops here{kept}")
             last = step == optimisation.steps
-            bar(step, values)
+            advance(values)
             if step % optimisation.report_every == 0 or last:
                 elapsed = round(time.perf_counter() - started, 3)
                 run.measure(step=step, lr=optimisation.rate(step), seconds=elapsed, **values)
             if step % optimisation.validate_every == 0 or last:
                 measured = learner.validate(state.averaged.eval()) if fabric.is_global_zero else {}
                 run.measure(step=step, **measured)
-                bar(step, values | measured)
-                run.say(f"step {step}: {_words(values | measured)}", quiet=True)
+                advance(values | measured, steps=0)
+                run.say(f"step {step}: {words(values | measured)}", quiet=True)
             if step % optimisation.checkpoint_every == 0 or last or received:
                 state.save(step, run)
                 if fabric.is_global_zero:
@@ -182,12 +183,12 @@ class _State:
                 )
                 values[f"{prefix}gradient_norm"] = float(norm)
             optimiser.step()
-        self._average(names[0])
+        self._average(names[0], step)
         return values
 
     @torch.no_grad()
-    def _average(self, name: str) -> None:
-        decay = self.optimisation.ema
+    def _average(self, name: str, step: int) -> None:
+        decay = self.optimisation.averaging(step)
         if not decay:
             return
         live = self.learner.players[name].state_dict()
@@ -309,39 +310,6 @@ def _signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _bar(title: str, done: int, total: int, quiet: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A progress bar on the terminal's error stream: steps, rate, time left and the latest numbers."""
-    if quiet:
-        yield lambda step, values: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}"),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
-        task = progress.add_task(title, total=total, completed=done, values="")
-        yield lambda step, values: progress.update(task, completed=step, values=_words(values))
-
-
-def _words(values: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def _first_line(error: BaseException) -> str:

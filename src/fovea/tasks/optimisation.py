@@ -58,6 +58,10 @@ class Optimisation:
             factor *= self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
         return self.lr * factor
 
+    def averaging(self, step: int) -> float:
+        """How much of the average stays at ``step``: ``ema``, but less at first, so that the start is forgotten."""
+        return min(self.ema, (1 + step) / (10 + step))
+
 
 @dataclass(frozen=True)
 class Hardware:

@@ -1,9 +1,8 @@
 """One page that shows a run: pictures, tables, curves and the configuration in a single file that needs nothing else.
 
->>> report = Report("HAT x2", "Restores a photograph that it has never seen.")
->>> report.heading("Side by side").pictures([("low resolution", low), ("ours", ours), ("truth", truth)])
->>> report.table(["image", "PSNR"], [["coffee", 33.1]])
->>> report.write(run.report)
+>>> page = Report("HAT x2", "Restores a photograph that it has never seen.")
+>>> page.heading("Every image").table(["image", "PSNR"], [["coffee", 33.1]]).html().startswith("<!doctype html>")
+True
 """
 
 from __future__ import annotations

@@ -22,19 +22,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fovea import __version__
 from fovea.errors import UsageError, UserError
 from fovea.tasks import configuration
 
 Config = TypeVar("Config")
-PACKAGES = ("fovea", "torch", "lightning", "numpy", "safetensors", "pillow", "scikit-image", "scipy")
+PACKAGES = ("torch", "lightning", "numpy", "safetensors", "pillow", "scikit-image", "scipy")
 
 
 class RunDirectory:
     """One run's folder. Making the object touches nothing; ``start`` makes the folder or takes up an earlier run.
 
-    >>> run = RunDirectory("runs/first")
-    >>> run.start(config, seed=0)
-    >>> run.measure(step=10, loss=0.3)
+    >>> RunDirectory("runs/first").report
+    PosixPath('runs/first/report.html')
     """
 
     def __init__(self, path: Path | str, *, quiet: bool = False) -> None:
@@ -151,7 +151,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def versions() -> dict[str, Any]:
     """Software, machine and commit, for ``versions.json`` and reports."""
-    installed: dict[str, Any] = {"python": platform.python_version()}
+    installed: dict[str, Any] = {"python": platform.python_version(), "fovea": __version__}
     for package in PACKAGES:
         try:
             installed[package] = metadata.version(package)

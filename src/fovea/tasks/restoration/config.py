@@ -56,6 +56,8 @@ class RestorationConfig:
     adversary: Adversary = field(default_factory=Adversary)
     hardware: Hardware = field(default_factory=Hardware)
     seed: int = 0
+    beginning: Literal["random", "interpolation"] = "random"
+    """Untrained networks: random layers as in the papers, or an interpolation (``models/hat_start.py``)."""
     weights: str | None = None
     """Name of the weights that come with fovea and fit ``network``; used where no checkpoint is given."""
 

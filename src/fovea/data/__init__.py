@@ -1,0 +1,1 @@
+"""What users have on disk, and what the demos make: readers, streams and generators."""

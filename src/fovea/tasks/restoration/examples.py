@@ -1,0 +1,106 @@
+"""Training pairs drawn by ``(step, position)``: crops of images, or generated textures, degraded as the stage asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fovea.data.resize import imresize
+from fovea.data.synthetic.textures import texture
+from fovea.tasks.fit import Batch
+from fovea.tasks.restoration.metrics import luminance
+
+Pixels = NDArray[np.uint8]
+Examples = Callable[[int, int], Batch]
+"""``(step, position) -> {"low": [C, h, w], "high": [C, s h, s w]}``, images in [0, 1]; a pure function."""
+Pairs = Sequence[tuple[Pixels, Pixels]]
+"""``(low, high)`` images ``[h, w, C]`` and ``[s h, s w, C]``; taking one may mean reading a file."""
+
+
+class Crops:
+    """A random crop of a random pair, flipped and transposed at random (each with probability one half).
+
+    ``(step, position) -> {"low": [C, patch, patch], "high": [C, s patch, s patch]}``, floats in [0, 1].
+
+    Args:
+        pairs: what is cropped; each is as likely as any other.
+        patch: side of the low image's crop.
+    """
+
+    def __init__(self, pairs: Pairs, *, patch: int, scale: int, seed: int, augment: bool = True) -> None:
+        self.pairs, self.patch, self.scale, self.seed, self.augment = pairs, patch, scale, seed, augment
+
+    def __call__(self, step: int, position: int) -> Batch:
+        draw = np.random.default_rng((self.seed, step, position))
+        low, high = self.pairs[int(draw.integers(len(self.pairs)))]
+        patch, scale = self.patch, self.scale
+        row, column = (int(draw.integers(size - patch + 1)) for size in low.shape[:2])
+        low = low[row : row + patch, column : column + patch]
+        high = high[row * scale : (row + patch) * scale, column * scale : (column + patch) * scale]
+        if self.augment:
+            turns = draw.integers(2, size=3)
+            low, high = _turned(low, turns), _turned(high, turns)
+        return {"low": as_tensor(low), "high": as_tensor(high)}
+
+
+class Generated:
+    """A generated texture, another one every time, and what ``degrade`` makes of it.
+
+    The texture is drawn a little larger than the patch, so that no border shows in the smaller image.
+    """
+
+    def __init__(
+        self, degrade: Callable[[Pixels], Pixels], *, patch: int, scale: int, seed: int, channels: int
+    ) -> None:
+        self.degrade, self.patch, self.scale, self.seed, self.channels = degrade, patch, scale, seed, channels
+
+    def __call__(self, step: int, position: int) -> Batch:
+        margin = 4
+        high = texture((self.patch + 2 * margin) * self.scale, (self.seed, step, position))
+        high = in_channels(high, self.channels)
+        low = self.degrade(high)[margin:-margin, margin:-margin]
+        border = margin * self.scale
+        return {"low": as_tensor(low), "high": as_tensor(high[border:-border, border:-border])}
+
+
+class InTurn:
+    """Several sources of examples, one after the other within each batch."""
+
+    def __init__(self, *sources: Examples) -> None:
+        self.sources = sources
+
+    def __call__(self, step: int, position: int) -> Batch:
+        return self.sources[(step + position) % len(self.sources)](step, position)
+
+
+def _turned(image: Pixels, turns: NDArray[np.integer]) -> Pixels:
+    """Flipped left to right, top to bottom, transposed: each where its flag is set."""
+    if turns[0]:
+        image = image[:, ::-1]
+    if turns[1]:
+        image = image[::-1]
+    return image.swapaxes(0, 1) if turns[2] else image
+
+
+def in_channels(image: Pixels, channels: int) -> Pixels:
+    """An RGB image as it is, or its luminance ``[H, W, 1]``."""
+    return image if image.shape[-1] == channels else luminance(image).round().astype(np.uint8)
+
+
+def resized(image: Pixels, scale: float) -> Pixels:
+    """The image enlarged or made smaller by bicubic interpolation (MATLAB's), rounded to bytes."""
+    return as_pixels(imresize(as_tensor(image).double(), scale))
+
+
+def as_tensor(image: Pixels) -> Tensor:
+    """``[H, W, C]`` bytes to ``[C, H, W]`` floats in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0).float() / 255
+
+
+def as_pixels(image: Tensor) -> Pixels:
+    """``[C, H, W]`` floats, cut to [0, 1], to ``[H, W, C]`` bytes, rounded."""
+    return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()

@@ -1,0 +1,135 @@
+"""Where images come from, to train on and to measure: the user's folders, photographs at hand, generated textures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from fovea.data import folders, images
+from fovea.data.photographs import PHOTOGRAPHS, photograph
+from fovea.data.synthetic.textures import texture
+from fovea.errors import UserError
+from fovea.tasks.restoration.config import RestorationConfig
+from fovea.tasks.restoration.examples import Crops, Examples, Generated, InTurn, as_pixels, in_channels, resized
+from fovea.tasks.restoration.pictures import Pixels
+
+TEXTURES, TEXTURE = 6, 192
+"""Number and side of the textures that are validated."""
+HELD_OUT = 2**40
+"""Seeds of textures that no training draws: trainings begin theirs with ``config.seed``."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image as it is given and as it should be: ``[h, w, C]`` and ``[s h, s w, C]`` bytes."""
+
+    name: str
+    low: Pixels
+    high: Pixels
+
+
+class Folder(Sequence[tuple[Pixels, Pixels]]):
+    """The pairs of a user's folder, read when they are asked for; the last ones read stay in memory."""
+
+    def __init__(self, folder: Path, config: RestorationConfig) -> None:
+        self.files = folders.pairs(folder, config.scale)
+        self.pair = lru_cache(maxsize=256)(lambda index: _read(self.files[index], config, index))
+        self.config = config
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Pixels, Pixels]:  # type: ignore[override]
+        pair = self.pair(index)
+        patch = self.config.data.patch
+        if min(pair.low.shape[:2]) < patch:
+            size = f"{pair.low.shape[1]} x {pair.low.shape[0]}"
+            raise UserError(f"{pair.name} is {size} at the network's input, smaller than data.patch={patch}")
+        return pair.low, pair.high
+
+
+def training(config: RestorationConfig, folder: Path | None) -> Examples:
+    """Training examples from the user's folder, or from what ``config.data.source`` names."""
+    patch, scale, seed, channels = config.data.patch, config.scale, config.seed, config.network.in_chans
+    if folder is not None:
+        return Crops(Folder(folder, config), patch=patch, scale=scale, seed=seed)
+    sources: list[Examples] = []
+    if config.data.source in ("photographs", "both"):
+        pairs = (_photograph(name, config, 0) for name in PHOTOGRAPHS if name not in config.data.held_out)
+        sources.append(Crops([(pair.low, pair.high) for pair in pairs], patch=patch, scale=scale, seed=seed))
+    if config.data.source in ("textures", "both"):
+
+        def degrade(high: Pixels) -> Pixels:
+            return degraded(high, config, 0)
+
+        sources.append(Generated(degrade, patch=patch, scale=scale, seed=seed, channels=channels))
+    return sources[0] if len(sources) == 1 else InTurn(*sources)
+
+
+def validation(config: RestorationConfig) -> list[Pair]:
+    """The images that training is validated on: the user's folder, or what is held out of the source."""
+    if config.data.validation is not None:
+        return list(evaluation(config, config.data.validation))
+    if config.data.source == "textures":
+        return [_texture(index, config) for index in range(TEXTURES)]
+    return [_photograph(name, config, index) for index, name in enumerate(config.data.held_out)]
+
+
+def evaluation(config: RestorationConfig, folder: Path) -> Iterator[Pair]:
+    """The pairs of a folder, one at a time: as they lie there, or degraded here where it holds clean images alone."""
+    for index, found in enumerate(folders.pairs(folder, config.scale)):
+        yield _read(found, config, index)
+
+
+def degraded(high: Pixels, config: RestorationConfig, seed: int) -> Pixels:
+    """What the stage's network is given for an image: made smaller, noisy, or compressed."""
+    if config.stage == "denoise":
+        noise = np.random.default_rng(seed).normal(0, config.data.sigma, high.shape)
+        return (high + noise).round().clip(0, 255).astype(np.uint8)
+    if config.stage == "jpeg":
+        return compressed(high, config.data.quality)
+    return resized(high, 1 / config.scale)
+
+
+def compressed(image: Pixels, quality: int) -> Pixels:
+    """The image after a JPEG file of that quality (Pillow's encoder, colour at half the resolution)."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    squeezed = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(squeezed).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)).reshape(image.shape)
+
+
+def trimmed(image: Pixels, multiple: int) -> Pixels:
+    """The image without the rows and columns at the bottom and right that are too many for a multiple."""
+    return image[: image.shape[0] // multiple * multiple, : image.shape[1] // multiple * multiple]
+
+
+def _read(files: folders.Files, config: RestorationConfig, index: int) -> Pair:
+    high = as_pixels(images.read(files.high, config.network.in_chans).pixels)
+    high = trimmed(high, config.scale)
+    if files.low is None:
+        return Pair(files.name, degraded(high, config, index), high)
+    low = as_pixels(images.read(files.low, config.network.in_chans).pixels)
+    wanted = tuple(size * config.scale for size in low.shape[:2])
+    if high.shape[:2] != wanted:
+        given, needed = (f"{size[1]} x {size[0]}" for size in (high.shape, wanted))
+        raise UserError(f"{files.high} is {given}; {config.scale} times {files.low} is {needed}")
+    return Pair(files.name, low, high)
+
+
+def _photograph(name: str, config: RestorationConfig, seed: int) -> Pair:
+    high = trimmed(in_channels(photograph(name), config.network.in_chans), config.scale)
+    return Pair(name, degraded(high, config, seed), high)
+
+
+def _texture(index: int, config: RestorationConfig) -> Pair:
+    """Texture number ``index`` of those that no training sees."""
+    high = in_channels(texture(TEXTURE, (HELD_OUT, index)), config.network.in_chans)
+    return Pair(f"texture {index}", degraded(high, config, index), high)

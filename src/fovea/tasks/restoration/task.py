@@ -1,0 +1,172 @@
+"""Restoration from end to end: train, evaluate, restore photographs, and the demonstration that shows all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fovea.errors import UsageError
+from fovea.models.hat import HAT
+from fovea.tasks.fit import fit
+from fovea.tasks.progress import bar
+from fovea.tasks.restoration import measure, predict, sources, start
+from fovea.tasks.restoration.config import RestorationConfig
+from fovea.tasks.restoration.learner import Restorer
+from fovea.tasks.restoration.page import page, where_it_looked
+from fovea.tasks.restoration.pictures import Restoration as Restored
+from fovea.tasks.run import RunDirectory
+from fovea.tasks.task import Task
+
+CHANGEABLE = ("optimisation.", "hardware.")
+"""What may differ from the earlier run when one goes on."""
+
+
+class Restoration(Task):
+    """Networks that restore images: super-resolution, denoising, JPEG artefacts, real photographs."""
+
+    config = RestorationConfig
+
+    def run(
+        self, config: RestorationConfig, run: RunDirectory, *, resume: bool = False, quiet: bool = False
+    ) -> dict[str, float]:
+        """Train on photographs at hand, restore those held out, and show it all in ``report.html``."""
+        began = time.perf_counter()
+        run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
+        network = start.begin(config, None, run)
+        pairs = sources.validation(config)
+        before = measure.means(measure.restored(network.eval(), pairs, config)) if config.weights else None
+        network = _taught(network, config, run, pairs, None, resume=resume, quiet=quiet)
+        results = measure.restored(network, pairs, config)
+        looked = where_it_looked(network, results[0])
+        measured = measure.means(results) | {"diffusion_index": looked[1].diffusion_index}
+        if before is not None:
+            measured["psnr_before_training"] = before["psnr"]
+        names = ", ".join(pair.name for pair in pairs)
+        page(
+            run,
+            config,
+            results,
+            title=f"HAT x{config.scale}: photographs restored",
+            lead=f"A small HAT, trained on photographs and textures, restores photographs it has never seen ({names}).",
+            looked=looked,
+            started=None if before is None else before["psnr"],
+        ).write(run.report)
+        run.finish(measured)
+        for result in results:
+            _tell(run, result, config)
+        run.say(f"{time.perf_counter() - began:.0f} s; the page to look at: {run.report}")
+        return measured
+
+    def train(
+        self,
+        config: RestorationConfig,
+        run: RunDirectory,
+        data: Path | None,
+        *,
+        checkpoint: Path | None = None,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> dict[str, float]:
+        """Train on a folder of images (or photographs at hand), from a checkpoint or from new weights."""
+        if data is not None and not data.is_dir():
+            raise UsageError(f"data={data}; it must be a folder of images")
+        run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
+        network = start.begin(config, checkpoint, run)
+        pairs = sources.validation(config)
+        network = _taught(network, config, run, pairs, data, resume=resume, quiet=quiet)
+        results = measure.restored(network, pairs, config)
+        measured = measure.means(results)
+        lead = f"Trained for {config.optimisation.steps} steps; measured on images it is not trained on."
+        page(run, config, results, title=f"HAT x{config.scale}: training", lead=lead).write(run.report)
+        run.finish(measured)
+        for result in results:
+            _tell(run, result, config)
+        return measured
+
+    def evaluate(
+        self,
+        config: RestorationConfig,
+        checkpoint: Path | None,
+        data: Path,
+        *,
+        run: RunDirectory | None = None,
+        quiet: bool = False,
+    ) -> dict[str, float]:
+        """PSNR and SSIM of a checkpoint on a folder, per image and on average, beside bicubic."""
+        network = start.load(checkpoint, config).to(_device(config))
+        if run is not None:
+            run.start(config, seed=config.seed)
+        count = len(sources.folders.pairs(data, config.scale))
+        results: list[Restored] = []
+        with bar(data.name, count, quiet=quiet) as advance:
+            for pair in sources.evaluation(config, data):
+                results += measure.restored(network, [pair], config)
+                advance(results[-1].measured)
+        measured = measure.means(results)
+        if run is not None:
+            page(run, config, results, title=f"HAT x{config.scale} on {data.name}", lead=f"{count} images.").write(
+                run.report
+            )
+            run.finish(measured)
+            for result in results:
+                _tell(run, result, config)
+        return measured
+
+    def predict(
+        self,
+        config: RestorationConfig,
+        checkpoint: Path | None,
+        inputs: Sequence[Path],
+        output: Path,
+        *,
+        quiet: bool = False,
+        **options: Any,
+    ) -> list[Path]:
+        """Restore photographs; ``options`` are ``tile``, ``overlap`` and ``mode`` of ``predict.predict``."""
+        network = start.load(checkpoint, config).to(_device(config))
+        return predict.predict(network, inputs, output, quiet=quiet, **options)
+
+
+def _taught(
+    network: HAT,
+    config: RestorationConfig,
+    run: RunDirectory,
+    pairs: list[sources.Pair],
+    data: Path | None,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> HAT:
+    learner = Restorer(
+        network,
+        sources.training(config, data),
+        lambda averaged: measure.summary(averaged, pairs, config),
+    )
+    taught = fit(
+        learner,
+        config.optimisation,
+        run,
+        seed=config.seed,
+        hardware=config.hardware,
+        resume=resume,
+        quiet=quiet,
+        title=f"training HAT x{config.scale}",
+    )
+    assert isinstance(taught, HAT)
+    return taught
+
+
+def _tell(run: RunDirectory, result: Restored, config: RestorationConfig) -> None:
+    before, after = result.measured["baseline_psnr"], result.measured["psnr"]
+    run.say(f"{result.name}: {measure.baseline(config)} {before:.2f} dB, ours {after:.2f} dB ({after - before:+.2f})")
+
+
+def _device(config: RestorationConfig) -> torch.device:
+    chosen = config.hardware.accelerator
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device({"gpu": "cuda"}.get(chosen, chosen))
