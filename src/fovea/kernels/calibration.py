@@ -30,6 +30,7 @@ from fovea.patterns.pattern import Grid
 PROBLEMS: tuple[tuple[Pattern, Grid, int], ...] = (
     (Neighborhood(3), (10, 10), 1),
     (Neighborhood(7), (40, 40), 4),
+    (SlidingWindow(31), (512,), 4),
     (Window(8), (64, 64), 4),
     (SlidingWindow(127), (2048,), 4),
     (Full(), (768,), 4),
@@ -37,6 +38,8 @@ PROBLEMS: tuple[tuple[Pattern, Grid, int], ...] = (
 """Pattern, grid and heads of what is timed: from overheads alone to long rows."""
 
 HEAD_DIM = 32
+MOST_PAIRS = 4 << 20
+"""A backend that would compute more pairs than these is not timed; smaller problems price what is dense."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def _problems(device: torch.device, dtype: torch.dtype, grad: bool) -> list[Prob
 
 def _time(backend: Backend, problem: Problem) -> tuple[Work, float] | None:
     """What the problem is to the backend, and the shortest of a few runs in seconds."""
-    if backend.refuses(problem) is not None:
+    if backend.refuses(problem) is not None or (work := backend.work(problem)).pairs > MOST_PAIRS:
         return None
     shape = (1, *problem.query_grid, problem.heads, HEAD_DIM)
     source = torch.Generator().manual_seed(0)
@@ -146,7 +149,7 @@ def _time(backend: Backend, problem: Problem) -> tuple[Work, float] | None:
         once()
         _wait(problem.device)
         shortest = min(shortest, time.perf_counter() - began)
-    return backend.work(problem), shortest
+    return work, shortest
 
 
 def _wait(device: torch.device) -> None:
