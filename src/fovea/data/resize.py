@@ -45,6 +45,7 @@ def imresize(
             raise ValueError(f"size must be at least 1 pixel, not {size}")
         scales = (size[0] / height, size[1] / width)
     else:
+        assert scale is not None
         scales = scale if isinstance(scale, tuple) else (scale, scale)
         if not all(0 < factor < math.inf for factor in scales):
             raise ValueError(f"scale must be positive, not {scale}")
@@ -75,7 +76,7 @@ def weights(length: int, new_length: int, scale: float, antialiasing: bool = Tru
     return table
 
 
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cubic(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """Keys' cubic convolution kernel with a = -0.5 (IEEE TASSP 1981, equation 15)."""
     x = np.abs(x)
     inner = 1.5 * x**3 - 2.5 * x**2 + 1
