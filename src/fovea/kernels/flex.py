@@ -24,6 +24,9 @@ BLOCK = 128
 MATERIALISED = 64 << 20
 """Pairs that may be computed by the unfused fallback."""
 
+TRACED = 250
+"""Operations that the unfused fallback runs for a call: it traces the mask each time."""
+
 
 class Flex(Backend):
     """FlexAttention with an analytic block mask."""
@@ -61,7 +64,7 @@ class Flex(Backend):
         if problem.device.type != "cuda":
             pairs = rows * problem.queries * keys
             return Work(
-                pairs, matmul_flops(problem, pairs), tensor_bytes(problem) + 20.0 * pairs, 30, scratch=12.0 * pairs
+                pairs, matmul_flops(problem, pairs), tensor_bytes(problem) + 20.0 * pairs, TRACED, scratch=12.0 * pairs
             )
         visited = rows * _visited(problem) * BLOCK * BLOCK + rows * problem.queries * problem.extra
         return Work(visited, matmul_flops(problem, visited), tensor_bytes(problem), 3 if problem.grad else 1, (BLOCK,))

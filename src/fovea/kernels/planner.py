@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,9 @@ from fovea.patterns.pattern import Grid, as_grids
 
 SCRATCH = 512 << 20
 """Temporary memory beyond which a backend is taken only when no other can compute the problem."""
+
+DOMINATED = 4
+"""A backend that does nothing less than another, and so many times its flops, bytes or launches, is not measured."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +161,43 @@ def rank(problem: Problem) -> tuple[Candidate, ...]:
         raise ValueError(
             f"no backend can compute {problem.pattern}: {'; '.join(f'{c.backend}: {c.refused}' for c in unable)}"
         )
-    lean = [candidate for candidate in able if _scratch(candidate) <= max(SCRATCH, 4 * tensor_bytes(problem))]
-    heavy = [candidate for candidate in able if candidate not in lean] if lean else []
-    able = lean or able
+    able, heavy = _lean(problem, able)
+    able, idle = _undominated(able)
     if len(able) > 1:
         able = sorted((_priced(problem, candidate) for candidate in able), key=_predicted)
-    heavy = [
-        Candidate(c.backend, c.work, None, f"needs {_scratch(c) / 2**30:.1f} GiB of temporary memory") for c in heavy
-    ]
-    return (*able, *heavy, *unable)
+    return (*able, *idle, *heavy, *unable)
+
+
+def _lean(problem: Problem, able: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Candidates whose temporary memory is bounded, and the others; all are lean where none is."""
+    limit = max(SCRATCH, 4 * tensor_bytes(problem))
+    heavy = [candidate for candidate in able if _scratch(candidate) > limit]
+    if len(heavy) == len(able):
+        return able, []
+    refused = [replace(c, refused=f"needs {_scratch(c) / 2**30:.1f} GiB of temporary memory") for c in heavy]
+    return [candidate for candidate in able if candidate not in heavy], refused
+
+
+def _undominated(able: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Candidates worth measuring, and those that do nothing less than another and much of something more."""
+    refused = []
+    for candidate in able:
+        for other in able:
+            mine, theirs = _account(candidate), _account(other)
+            if all(a >= b for a, b in zip(mine, theirs, strict=True)) and any(
+                a >= DOMINATED * b > 0 for a, b in zip(mine, theirs, strict=True)
+            ):
+                reason = f"does in no respect less than {other.backend}, in one at least {DOMINATED} times as much"
+                refused.append(replace(candidate, refused=reason))
+                break
+    names = {candidate.backend for candidate in refused}
+    return [candidate for candidate in able if candidate.backend not in names], refused
+
+
+def _account(candidate: Candidate) -> tuple[float, float, float]:
+    work = candidate.work
+    assert work is not None
+    return work.flops, work.bytes, float(work.launches)
 
 
 def _scratch(candidate: Candidate) -> float:
