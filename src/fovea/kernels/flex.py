@@ -128,8 +128,8 @@ class Flex(Backend):
                 q, k, v, block_mask=_mask(problem), scale=problem.scale, enable_gqa=problem.group > 1,
                 return_aux=AuxRequest(lse=True),
             )  # fmt: skip
-        lse = aux.lse
-        lse = lse.to(problem.compute_dtype)
+        assert aux.lse is not None
+        lse = aux.lse.to(problem.compute_dtype)
         unseen = lse == -torch.inf
         out = out.masked_fill(unseen[..., None], 0)
         out, lse = out.transpose(1, 2), lse.transpose(1, 2)

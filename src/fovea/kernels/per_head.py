@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -29,10 +30,14 @@ def forward(
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     lse = query.new_empty(query.shape[:-1], dtype=problem.compute_dtype)
     for part, chosen, heads, kv_heads in groups(problem, backend):
-        some = [_some(tensor, kv_heads) for tensor in (key, value)]
-        extras = [_some(tensor, kv_heads) for tensor in (extra_key, extra_value)]
         part_out, part_lse = chosen.forward(
-            part, _some(query, heads), *some, None if bias is None else bias[list(heads)], *extras
+            part,
+            _some(query, heads),
+            _some(key, kv_heads),
+            _some(value, kv_heads),
+            None if bias is None else bias[list(heads)],
+            _some(extra_key, kv_heads),
+            _some(extra_value, kv_heads),
         )
         out[..., list(heads), :] = part_out
         lse[..., list(heads)] = part_lse
@@ -108,6 +113,12 @@ def groups(problem: Problem, backend: str) -> tuple[tuple[Problem, Backend, tupl
     return tuple(groups)
 
 
+@overload
+def _some(tensor: Tensor, heads: tuple[int, ...]) -> Tensor: ...
+@overload
+def _some(tensor: None, heads: tuple[int, ...]) -> None: ...
+@overload
+def _some(tensor: Tensor | None, heads: tuple[int, ...]) -> Tensor | None: ...
 def _some(tensor: Tensor | None, heads: tuple[int, ...]) -> Tensor | None:
     """Some heads of ``[..., heads, C]``; a view where they are neighbours."""
     if tensor is None:
