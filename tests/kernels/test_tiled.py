@@ -6,7 +6,6 @@ from math import prod
 
 import pytest
 import torch
-from torch import Tensor
 
 import fovea
 from fovea.kernels.tiled import CHUNK_BYTES
