@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 
-from fovea.patterns import Blocks, Causal, Full, Halo, Neighborhood, PerHead, SlidingWindow, Union
+from fovea.patterns import (
+    Blocks,
+    Causal,
+    Full,
+    GridPattern,
+    Halo,
+    Neighborhood,
+    PerHead,
+    SlidingWindow,
+    Spans,
+    Union,
+)
 from fovea.patterns.cost import cost, count_pairs
 from patterns.strategies import cross_grids, patterns
 
@@ -29,6 +43,25 @@ def test_unions_of_dilations_share_common_multiples():
     for grid in ((60,), (30, 32)):
         pattern = Union(tuple(Neighborhood(4, dilation=d) for d in (2, 3, 5)))
         assert pattern.pairs(grid) == pattern.mask(grid).sum()
+
+
+@dataclass(frozen=True)
+class OneBeside(GridPattern):
+    """Every second key, beginning beside the query: its residue class is not that of a dilated neighborhood."""
+
+    name: ClassVar[str] = "one_beside"
+
+    def axis_spans(self, axis: int, queries: int, keys: int) -> Spans:
+        position = np.arange(queries) + 1
+        return Spans(position % 2, np.full(queries, keys), 2, keys, position)
+
+    def offsets(self, axis: int, queries: int, keys: int) -> tuple[int, int]:
+        return -queries, keys
+
+
+def test_progressions_that_never_meet():
+    parts = OneBeside(), Neighborhood(3, dilation=4)
+    assert Union(parts).pairs(30) == Union(parts).mask(30).sum() == sum(part.pairs(30) for part in parts)
 
 
 def test_long_sequences_are_counted_without_a_mask():

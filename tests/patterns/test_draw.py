@@ -29,7 +29,7 @@ def panels(figure) -> list:
     return [axis for axis in figure.axes if axis.get_visible()]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(patterns(), st.booleans())
 def test_every_pattern_can_be_drawn(case, tiled):
     pattern, grid = case

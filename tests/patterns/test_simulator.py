@@ -82,8 +82,8 @@ def official_rule(size: int, window: int, stride: int, query_tile: int, key_tile
 
 
 def test_official_rule_is_sufficient():
-    """Where the rule holds and the query tile is a multiple of the key tile, no visited tile needs a mask; padding of the
-    last key tile apart."""
+    """Where the rule holds and the query tile is a multiple of the key tile, no visited tile needs a mask; padding of
+    the last key tile apart."""
     draw, held = random.Random(0), 0
     for _ in range(4000):
         query_tile, key_tile = draw.choice((1, 2, 4, 8)), draw.choice((1, 2, 4, 8))
