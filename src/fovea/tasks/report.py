@@ -79,8 +79,8 @@ class Report:
         return self._add(f'<div class="numbers">{"".join(cells)}</div>')
 
     def pictures(self, pictures: Iterable[tuple[str, np.ndarray]], *, least: int = 240, pixels: bool = False) -> Report:
-        """Images ``[H, W]`` or ``[H, W, 3]`` (uint8, or floats in [0, 1]) side by side, each at least ``least`` pixels
-        wide where the screen allows; ``pixels`` keeps their pixels square when enlarged."""
+        """Images ``[H, W]`` or ``[H, W, 1 or 3]`` (bytes, or floats in [0, 1]) side by side, each at least ``least``
+        pixels wide where the screen allows; ``pixels`` keeps their pixels square when enlarged."""
         figures = (
             f'<figure{" class=pixels" if pixels else ""}><img alt="{_text(caption)}" src="{_inline(image)}">'
             f"<figcaption>{_text(caption)}</figcaption></figure>"
@@ -156,7 +156,7 @@ def _inline(image: np.ndarray) -> str:
     if image.dtype != np.uint8:
         image = (np.clip(image, 0.0, 1.0) * 255).round().astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -9,14 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fovea.data.images import grey
 from fovea.data.resize import imresize
 from fovea.data.synthetic.textures import texture
 from fovea.tasks.fit import Batch
-from fovea.tasks.restoration.metrics import luminance
 
 Pixels = NDArray[np.uint8]
 Examples = Callable[[int, int], Batch]
 """``(step, position) -> {"low": [C, h, w], "high": [C, s h, s w]}``, images in [0, 1]; a pure function."""
+Degrade = Callable[[Pixels, tuple[int, ...]], Pixels]
+"""``(image, seed) -> `` what the network is given for it."""
 Pairs = Sequence[tuple[Pixels, Pixels]]
 """``(low, high)`` images ``[h, w, C]`` and ``[s h, s w, C]``; taking one may mean reading a file."""
 
@@ -29,21 +31,23 @@ class Crops:
     Args:
         pairs: what is cropped; each is as likely as any other.
         patch: side of the low image's crop.
+        degrade: makes a new low crop from the high one every time, instead of cropping the pair's.
     """
 
-    def __init__(self, pairs: Pairs, *, patch: int, scale: int, seed: int, augment: bool = True) -> None:
-        self.pairs, self.patch, self.scale, self.seed, self.augment = pairs, patch, scale, seed, augment
+    def __init__(self, pairs: Pairs, *, patch: int, scale: int, seed: int, degrade: Degrade | None = None) -> None:
+        self.pairs, self.patch, self.scale, self.seed, self.degrade = pairs, patch, scale, seed, degrade
 
     def __call__(self, step: int, position: int) -> Batch:
         draw = np.random.default_rng((self.seed, step, position))
         low, high = self.pairs[int(draw.integers(len(self.pairs)))]
         patch, scale = self.patch, self.scale
         row, column = (int(draw.integers(size - patch + 1)) for size in low.shape[:2])
-        low = low[row : row + patch, column : column + patch]
-        high = high[row * scale : (row + patch) * scale, column * scale : (column + patch) * scale]
-        if self.augment:
-            turns = draw.integers(2, size=3)
-            low, high = _turned(low, turns), _turned(high, turns)
+        turns = draw.integers(2, size=3)
+        high = _turned(high[row * scale : (row + patch) * scale, column * scale : (column + patch) * scale], turns)
+        if self.degrade is None:
+            low = _turned(low[row : row + patch, column : column + patch], turns)
+        else:
+            low = self.degrade(high, (self.seed, step, position))
         return {"low": as_tensor(low), "high": as_tensor(high)}
 
 
@@ -53,16 +57,14 @@ class Generated:
     The texture is drawn a little larger than the patch, so that no border shows in the smaller image.
     """
 
-    def __init__(
-        self, degrade: Callable[[Pixels], Pixels], *, patch: int, scale: int, seed: int, channels: int
-    ) -> None:
+    def __init__(self, degrade: Degrade, *, patch: int, scale: int, seed: int, channels: int) -> None:
         self.degrade, self.patch, self.scale, self.seed, self.channels = degrade, patch, scale, seed, channels
 
     def __call__(self, step: int, position: int) -> Batch:
         margin = 4
-        high = texture((self.patch + 2 * margin) * self.scale, (self.seed, step, position))
-        high = in_channels(high, self.channels)
-        low = self.degrade(high)[margin:-margin, margin:-margin]
+        seed = (self.seed, step, position)
+        high = in_channels(texture((self.patch + 2 * margin) * self.scale, seed), self.channels)
+        low = self.degrade(high, seed)[margin:-margin, margin:-margin]
         border = margin * self.scale
         return {"low": as_tensor(low), "high": as_tensor(high[border:-border, border:-border])}
 
@@ -87,8 +89,8 @@ def _turned(image: Pixels, turns: NDArray[np.integer]) -> Pixels:
 
 
 def in_channels(image: Pixels, channels: int) -> Pixels:
-    """An RGB image as it is, or its luminance ``[H, W, 1]``."""
-    return image if image.shape[-1] == channels else luminance(image).round().astype(np.uint8)
+    """An RGB image as it is, or grey ``[H, W, 1]``."""
+    return image if image.shape[-1] == channels else as_pixels(grey(as_tensor(image)))
 
 
 def resized(image: Pixels, scale: float) -> Pixels:

@@ -15,7 +15,7 @@ from fovea.data.photographs import PHOTOGRAPHS, photograph
 from fovea.data.synthetic.textures import texture
 from fovea.errors import UserError
 from fovea.tasks.restoration.config import RestorationConfig
-from fovea.tasks.restoration.examples import Crops, Examples, Generated, InTurn, as_pixels, in_channels, resized
+from fovea.tasks.restoration.examples import Crops, Examples, Generated, InTurn, Pairs, as_pixels, in_channels, resized
 from fovea.tasks.restoration.pictures import Pixels
 
 TEXTURES, TEXTURE = 6, 192
@@ -54,21 +54,27 @@ class Folder(Sequence[tuple[Pixels, Pixels]]):
 
 
 def training(config: RestorationConfig, folder: Path | None) -> Examples:
-    """Training examples from the user's folder, or from what ``config.data.source`` names."""
+    """Training examples from the user's folder, or from what ``config.data.source`` names.
+
+    Low-resolution images are those of the whole images; noise and compression are made anew for every crop.
+    """
     patch, scale, seed, channels = config.data.patch, config.scale, config.seed, config.network.in_chans
+
+    def degrade(high: Pixels, seed: tuple[int, ...]) -> Pixels:
+        return degraded(high, config, seed)
+
+    def crops(pairs: Pairs) -> Crops:
+        return Crops(pairs, patch=patch, scale=scale, seed=seed, degrade=degrade if scale == 1 else None)
+
     if folder is not None:
-        return Crops(Folder(folder, config), patch=patch, scale=scale, seed=seed)
-    sources: list[Examples] = []
+        return crops(Folder(folder, config))
+    made: list[Examples] = []
     if config.data.source in ("photographs", "both"):
         pairs = (_photograph(name, config, 0) for name in PHOTOGRAPHS if name not in config.data.held_out)
-        sources.append(Crops([(pair.low, pair.high) for pair in pairs], patch=patch, scale=scale, seed=seed))
+        made.append(crops([(pair.low, pair.high) for pair in pairs]))
     if config.data.source in ("textures", "both"):
-
-        def degrade(high: Pixels) -> Pixels:
-            return degraded(high, config, 0)
-
-        sources.append(Generated(degrade, patch=patch, scale=scale, seed=seed, channels=channels))
-    return sources[0] if len(sources) == 1 else InTurn(*sources)
+        made.append(Generated(degrade, patch=patch, scale=scale, seed=seed, channels=channels))
+    return made[0] if len(made) == 1 else InTurn(*made)
 
 
 def validation(config: RestorationConfig) -> list[Pair]:
@@ -86,7 +92,7 @@ def evaluation(config: RestorationConfig, folder: Path) -> Iterator[Pair]:
         yield _read(found, config, index)
 
 
-def degraded(high: Pixels, config: RestorationConfig, seed: int) -> Pixels:
+def degraded(high: Pixels, config: RestorationConfig, seed: int | tuple[int, ...]) -> Pixels:
     """What the stage's network is given for an image: made smaller, noisy, or compressed."""
     if config.stage == "denoise":
         noise = np.random.default_rng(seed).normal(0, config.data.sigma, high.shape)
@@ -103,7 +109,7 @@ def compressed(image: Pixels, quality: int) -> Pixels:
     file = io.BytesIO()
     squeezed = image[..., 0] if image.shape[-1] == 1 else image
     Image.fromarray(squeezed).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file)).reshape(image.shape)
+    return np.array(Image.open(file)).reshape(image.shape)
 
 
 def trimmed(image: Pixels, multiple: int) -> Pixels:
