@@ -7,7 +7,11 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """The ``fovea`` program: runs the command line and ends the process with its exit status."""
+    import os
     import sys
+
+    # Read by OpenMP when torch loads. Threads that spin while they wait make a busy machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from fovea.cli.main import call
 
