@@ -178,11 +178,12 @@ def test_parts_of_a_union_are_disjoint() -> None:
 
 
 @pytest.mark.parametrize("pattern", [Neighborhood((5, 4), (2, 1)), Window(4, 2), Halo(4, 1, "zero")], ids=str)
-def test_places_in_the_bias_table(pattern: GridPattern) -> None:
+@pytest.mark.parametrize("side", [1, 4])
+def test_places_in_the_bias_table(pattern: GridPattern, side: int) -> None:
     """A call's place of a visible pair is its offset from the pattern's lowest, axis by axis."""
     grid = (12, 9)
     problem = problem_of(pattern, grid, bias=True)
-    plan = schedule(problem, (("every", 4), ("every", 5)))
+    plan = schedule(problem, (("every", side), ("every", side + 1)))
     shape = pattern.bias_shape(grid, grid)
     lows = [pattern.offsets(axis, size, size)[0] for axis, size in enumerate(grid)]
     checked = 0
