@@ -47,15 +47,15 @@ VARIANTS: dict[str, HATConfig] = {
     "window 4": replace(NETWORK, window_size=4),
 }
 LESSON = Optimisation(
-    steps=400,
+    steps=240,
     batch=4,
     lr=5e-4,
     schedule="cosine",
     warmup=20,
     gradient_clip=1.0,
     ema=0.98,
-    validate_every=400,
-    checkpoint_every=100,
+    validate_every=240,
+    checkpoint_every=60,
 )
 
 
@@ -77,7 +77,7 @@ def pretraining(*, quiet: bool = False) -> dict[str, Any]:
     runs: dict[str, list[dict[str, float]]] = {"pre-trained": [], "from scratch": []}
     for seed in SEEDS:
         many = _config("textures", NETWORK, seed)
-        many = replace(many, optimisation=replace(LESSON, steps=1600, validate_every=1600))
+        many = replace(many, optimisation=replace(LESSON, steps=4 * LESSON.steps, validate_every=4 * LESSON.steps))
         few = _config("photographs", NETWORK, seed)
         gentle = replace(few, optimisation=replace(LESSON, lr=LESSON.lr / 20))
         before, _ = _trained(many, None, quiet)
