@@ -55,9 +55,50 @@ def section(name: str, found: Any) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def milliseconds(row: dict[str, Any], way: str) -> str:
+    """Forward / forward and backward, where they were measured."""
+    times = [row.get(way, {}).get(name) for name in ("forward", "forward_backward")]
+    return " / ".join(f"{seconds * 1e3:.3g}" for seconds in times if seconds is not None)
+
+
+def against_dense(found: dict[str, Any]) -> str:
+    """Each shape of ``benchmarks/tiled_attention.py``: ours, what it is compared with, and what no kernel can beat."""
+    ways = {
+        found["backend"]: "fovea",
+        "masked": "dense, masked",
+        "dense": "dense, no mask",
+        "flex": "FlexAttention, compiled",
+        "floor": "floor",
+    }
+    shown = {way: name for way, name in ways.items() if any(way in row for row in found["shapes"])}
+    lines = [(row["name"], *(milliseconds(row, way) for way in shown)) for row in found["shapes"]]
+    about = found["about"]
+    where = f"{about['cpu']}, {about['threads']} threads, PyTorch {about['torch']}"
+    return (
+        f"Milliseconds in float32, forward / forward and backward, on {where}. The floor is the\n"
+        f"exact work at the rate of a large matrix product in the same run.\n\n"
+        f"{table(('shape', *shown.values()), lines)}"
+    )
+
+
+def overlapping(found: dict[str, Any]) -> str:
+    """What ``benchmarks/ocab_memory.py`` measured, in one sentence."""
+    ways = found["measured"]["forward"]
+    ours, theirs = (ways[way]["peak_bytes"] / 2**20 for way in ("operator", "unfold"))
+    side = found["problem"]["size"]
+    return (
+        f"HAT's overlapping attention on {side}x{side} tokens takes {ours:.0f} MiB through the operator; unfolding the\n"
+        f"windows, as published, takes {theirs:.0f} MiB."
+    )
+
+
+SUMMARIES = {"tiled_attention": against_dense, "ocab_memory": overlapping}
+
+
 def summary() -> str:
-    """The README's table."""
-    return NOT_YET
+    """The README's section."""
+    found = results()
+    return "\n\n".join(say(found[name]) if name in found else NOT_YET for name, say in SUMMARIES.items())
 
 
 def page() -> str:
