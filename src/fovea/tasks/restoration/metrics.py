@@ -23,6 +23,8 @@ def psnr(estimate: NDArray[np.uint8], truth: NDArray[np.uint8], *, border: int, 
 def ssim(estimate: NDArray[np.uint8], truth: NDArray[np.uint8], *, border: int, y: bool) -> float:
     """Structural similarity (Gaussian 11 x 11, sigma 1.5, valid region), mean over pixels and channels."""
     first, second = _prepared(estimate, truth, border, y)
+    if min(first.shape[:2]) < 11:
+        raise ValueError(f"SSIM needs 11 pixels a side inside the border; {first.shape[:2]} are left")
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean1, mean2 = _blurred(first), _blurred(second)
     variance1, variance2 = _blurred(first**2) - mean1**2, _blurred(second**2) - mean2**2
@@ -34,6 +36,10 @@ def ssim(estimate: NDArray[np.uint8], truth: NDArray[np.uint8], *, border: int, 
 def _prepared(estimate: NDArray, truth: NDArray, border: int, y: bool) -> tuple[Floats, Floats]:
     if estimate.shape != truth.shape:
         raise ValueError(f"estimate has shape {estimate.shape} and truth {truth.shape}; they must be the same")
+    if estimate.dtype != np.uint8 or truth.dtype != np.uint8 or truth.ndim != 3:
+        raise ValueError(f"images must be uint8 [H, W, C], not {estimate.dtype} and {truth.dtype} {truth.shape}")
+    if 2 * border >= min(truth.shape[:2]):
+        raise ValueError(f"border={border} leaves nothing of an image of shape {truth.shape}")
     inside = np.s_[border : truth.shape[0] - border, border : truth.shape[1] - border]
     images = (image[inside] for image in (estimate, truth))
     first, second = (luminance(image) if y and truth.shape[-1] == 3 else image.astype(np.float64) for image in images)
