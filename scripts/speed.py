@@ -87,8 +87,8 @@ def overlapping(found: dict[str, Any]) -> str:
     ours, theirs = (ways[way]["peak_bytes"] / 2**20 for way in ("operator", "unfold"))
     side = found["problem"]["size"]
     return (
-        f"HAT's overlapping attention on {side}x{side} tokens takes {ours:.0f} MiB through the operator; unfolding the\n"
-        f"windows, as published, takes {theirs:.0f} MiB."
+        f"HAT's overlapping attention on {side}x{side} tokens takes {ours:.0f} MiB through the operator; unfolding\n"
+        f"the windows, as published, takes {theirs:.0f} MiB."
     )
 
 
@@ -98,7 +98,7 @@ SUMMARIES = {"tiled_attention": against_dense, "ocab_memory": overlapping}
 def summary() -> str:
     """The README's section."""
     found = results()
-    return "\n\n".join(say(found[name]) if name in found else NOT_YET for name, say in SUMMARIES.items())
+    return "\n\n".join(say(found[name]) for name, say in SUMMARIES.items() if name in found) or NOT_YET
 
 
 def page() -> str:
