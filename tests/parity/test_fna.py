@@ -28,7 +28,9 @@ def pattern_of(case: dict[str, Any]) -> Neighborhood:
 
 def compare(case: dict[str, Any], name: str, tensors: dict[str, Tensor], backend: str) -> None:
     """Outputs within 1e-5 and gradients within 1e-4 of the vector's; ``name`` is the case's in the tensors' names."""
-    inputs = {a: tensors[f"input.{name}.{a}"].clone().requires_grad_() for a in ARGUMENTS if f"input.{name}.{a}" in tensors}
+    inputs = {
+        a: tensors[f"input.{name}.{a}"].clone().requires_grad_() for a in ARGUMENTS if f"input.{name}.{a}" in tensors
+    }
     out, lse = fovea.attention(
         pattern=pattern_of(case),
         scale=case.get("scale"),

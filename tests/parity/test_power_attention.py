@@ -43,7 +43,9 @@ def test_operator(golden, subtests, backend: str) -> None:
             assert torch.equal(torch.from_numpy(pattern.mask(len(mask))), mask)
 
             inputs = [tensors[f"input.{name}"].clone().requires_grad_() for name in "qkv"]
-            out = fovea.attention(*(x.transpose(1, 2) for x in inputs), pattern=pattern, backend=backend).transpose(1, 2)
+            out = fovea.attention(*(x.transpose(1, 2) for x in inputs), pattern=pattern, backend=backend).transpose(
+                1, 2
+            )
             torch.testing.assert_close(out.detach(), tensors[f"output.small.{kind}.out"], rtol=0, atol=1e-5)
             found = torch.autograd.grad((out * weights).sum(), inputs)
 

@@ -67,7 +67,7 @@ class Backend(ABC):
         extra_key: Tensor | None,
         extra_value: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """``out [B, *query_grid, H, Dv]`` and ``lse [B, *query_grid, H]``, freshly allocated (no views of the inputs)."""
+        """``out [B, *query_grid, H, Dv]`` and ``lse [B, *query_grid, H]``, freshly allocated: no views of inputs."""
 
     @abstractmethod
     def backward(
