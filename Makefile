@@ -14,7 +14,7 @@ help: ## what there is to make
 install: $(READY) ## a virtual environment in .venv with the tested versions
 
 # The stamp comes last, so that an interrupted installation is taken up again.
-$(READY): pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/fovea/kernels/native/*.cpp src/fovea/kernels/native/*.h)
+$(READY): pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/fovea/kernels/native/*.[ch]pp src/fovea/kernels/native/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "fovea needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ..."; exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import pkgutil
+from pathlib import Path
 
 import pytest
 
 import fovea
 
+SOURCE = Path(fovea.__file__).parent
+MODULES = [
+    ".".join(("fovea", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in sorted(SOURCE.rglob("*.py"))
+    if path.name != "__main__.py"
+]
 
-@pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(fovea.__path__, "fovea.")])
+
+@pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    if name.endswith("__main__"):
-        pytest.skip("a program")
     found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.failed == 0
