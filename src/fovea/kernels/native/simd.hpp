@@ -1,0 +1,78 @@
+// Vectors of the variant being compiled, through the compiler's vector extensions.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 64")
+
+namespace FOVEA_VARIANT {
+
+template <int N> struct Lanes {
+    typedef float F __attribute__((vector_size(N * 4)));
+    typedef int32_t I __attribute__((vector_size(N * 4)));
+};
+
+#if defined(__AVX512F__)
+// Registers: 32 of 16 lanes. WIDE is the vector of channels; keys go in vectors of WIDE or NARROW.
+constexpr int WIDE = 16, NARROW = 8;
+constexpr int QUERY_ROWS = 8, KEY_VECTORS = 3, CHANNEL_VECTORS = 4, WEIGHT_ROWS = 6;
+#elif defined(__AVX__)
+constexpr int WIDE = 8, NARROW = 8;
+constexpr int QUERY_ROWS = 4, KEY_VECTORS = 2, CHANNEL_VECTORS = 2, WEIGHT_ROWS = 4;
+#else
+constexpr int WIDE = 4, NARROW = 4;
+constexpr int QUERY_ROWS = 4, KEY_VECTORS = 2, CHANNEL_VECTORS = 2, WEIGHT_ROWS = 4;
+#endif
+
+template <class V> ALWAYS_INLINE V load(const float *p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class V> ALWAYS_INLINE void store(float *p, V v) { memcpy(p, &v, sizeof v); }
+template <class V> ALWAYS_INLINE V splat(float x) { return x - V{}; }
+template <class V> ALWAYS_INLINE V larger(V a, V b) { return a > b ? a : b; }
+
+template <int N> ALWAYS_INLINE float lane_sum(typename Lanes<N>::F v) {
+    if constexpr (N == 1) {
+        return v[0];
+    } else {
+        float part[N];
+        memcpy(part, &v, sizeof v);
+        UNROLL for (int width = N / 2; width > 0; width /= 2)
+            UNROLL for (int i = 0; i < width; ++i) part[i] += part[i + width];
+        return part[0];
+    }
+}
+template <int N> ALWAYS_INLINE float lane_max(typename Lanes<N>::F v) {
+    float best = v[0];
+    UNROLL for (int i = 1; i < N; ++i) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// 2^x within 1.5 ulp for x <= 127; 0 below -126; NaN stays NaN.
+template <int N> ALWAYS_INLINE typename Lanes<N>::F exp2(typename Lanes<N>::F x) {
+    typedef typename Lanes<N>::F F;
+    typedef typename Lanes<N>::I I;
+    const F low = splat<F>(-127.0f);
+    F bounded = x < low ? low : x;
+    const F magic = splat<F>(12582912.0f + 127.0f);  // 1.5 * 2^23: the integer part lands in the low mantissa bits
+    F shifted = bounded + magic;
+    F f = bounded - (shifted - magic);
+    F p = splat<F>(1.5403530e-4f);
+    p = p * f + 1.3333558e-3f;
+    p = p * f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
+    I bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits <<= 23;
+    F power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+}  // namespace FOVEA_VARIANT
