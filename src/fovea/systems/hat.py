@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fovea.models.hat_config import HAT, HAT_L, HAT_S, HATConfig
-from fovea.systems.system import Card, System, View
+from fovea.systems.system import Card, Claim, System, View
 from fovea.tasks.optimisation import Optimisation
 from fovea.tasks.restoration.config import Data, RestorationConfig
 
@@ -38,21 +38,41 @@ REAL = replace(SCRATCH, steps=1_000_000, lr=1e-4, milestones=(1_000_000,))
 REAL_GAN = replace(SCRATCH, steps=400_000, lr=1e-4, milestones=(400_000,))
 
 
+SMALL_X2 = RestorationConfig(
+    network=SMALL,
+    data=Data(source="both", patch=32),
+    optimisation=Optimisation(
+        steps=6000,
+        batch=4,
+        lr=1e-3,
+        schedule="cosine",
+        warmup=100,
+        gradient_clip=1.0,
+        validate_every=500,
+        checkpoint_every=250,
+        report_every=50,
+    ),
+    beginning="interpolation",
+)
+"""How the weights that come with fovea were trained; see ``weights/hat-small-x2/README.md``."""
 DEMO = RestorationConfig(
     network=SMALL,
     data=Data(source="photographs", patch=32),
     optimisation=Optimisation(
         steps=300,
         batch=4,
-        lr=1e-4,
-        warmup=20,
+        lr=1e-3,
         schedule="cosine",
+        warmup=20,
         gradient_clip=1.0,
         ema=0.98,
         validate_every=50,
         checkpoint_every=100,
     ),
+    beginning="interpolation",
+    weights="hat-small-x2",
 )
+"""The small network learns from the beginning, on photographs, in minutes. Beside it: the weights that come with it."""
 
 
 def _paper() -> dict[str, RestorationConfig]:
@@ -97,10 +117,30 @@ SYSTEM = System(
         idea="Restores an image with shifted windows, channel attention beside them, and queries of a window that read "
         "the keys of a half-again wider window, so that more of the picture takes part in every pixel.",
         carried_by=("models", "tasks", "inspect"),
-        status="planned",
+        status="ready",
     ),
-    presets={"demo": DEMO, **_paper()},
+    presets={"demo": DEMO, "small-x2": SMALL_X2, **_paper()},
     task="fovea.tasks.restoration",
+    claims=(
+        Claim(
+            "blocks-on-textures",
+            "Channel attention and overlapping cross-attention each restore more, and make more pixels take part.",
+            "Urban100 x4: +0.1 dB each, +0.16 dB both; larger diffusion index",
+            "fovea.tasks.restoration.claims:on_textures",
+        ),
+        Claim(
+            "blocks-on-photographs",
+            "The same blocks, and a larger window, on photographs.",
+            "Urban100 x4: +0.16 dB for both blocks; window 8 to 16 (SwinIR) 27.45 to 27.81 dB",
+            "fovea.tasks.restoration.claims:on_photographs",
+        ),
+        Claim(
+            "same-task-pretraining",
+            "Training the same task on many images first, then gently on few, beats training on the few alone.",
+            None,
+            "fovea.tasks.restoration.claims:pretraining",
+        ),
+    ),
     views=(
         View("window attention", "window:size=16", (48, 48)),
         View("shifted window attention", "window:size=16,shift=8", (48, 48)),

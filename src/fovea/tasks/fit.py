@@ -117,14 +117,14 @@ def fit(
                 kept = f"; {run.last} holds an earlier, good state" if run.last.is_file() else ""
                 raise NotFiniteError(f"{', '.join(bad)} is {values[bad[0]]} at step {step}; training stops here{kept}")
             last = step == optimisation.steps
-            advance(values)
+            advance({name: value for name, value in values.items() if name.endswith("loss")})
             if step % optimisation.report_every == 0 or last:
                 elapsed = round(time.perf_counter() - started, 3)
                 run.measure(step=step, lr=optimisation.rate(step), seconds=elapsed, **values)
             if step % optimisation.validate_every == 0 or last:
                 measured = learner.validate(state.averaged.eval()) if fabric.is_global_zero else {}
                 run.measure(step=step, **measured)
-                advance(values | measured, steps=0)
+                advance(measured, steps=0)
                 run.say(f"step {step}: {words(values | measured)}", quiet=True)
             if step % optimisation.checkpoint_every == 0 or last or received:
                 state.save(step, run)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """What moves a bar: by ``steps``, showing the latest numbers."""
+    """What moves a bar: by ``steps``, showing the latest of each number."""
 
     def __call__(self, values: Mapping[str, float] | None = None, *, steps: int = 1) -> None: ...
 
@@ -41,10 +41,12 @@ def bar(title: str, total: int, *, done: int = 0, quiet: bool = False) -> Iterat
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
         task = progress.add_task(title, total=total, completed=done, values="")
 
+        shown: dict[str, float] = {}
+
         def advance(values: Mapping[str, float] | None = None, *, steps: int = 1) -> None:
             progress.update(task, advance=steps)
-            if values:
-                progress.update(task, values=words(values))
+            shown.update(values or {})
+            progress.update(task, values=words(shown))
 
         yield advance
 

@@ -20,6 +20,7 @@ from fovea.tasks.fit import Batch, fit
 from fovea.tasks.optimisation import Hardware, Optimisation
 from fovea.tasks.restoration import TASK, measure, sources, start
 from fovea.tasks.restoration.config import Adversary, Data, RestorationConfig
+from fovea.tasks.restoration.degradations import real_pairs
 from fovea.tasks.restoration.examples import Crops, as_pixels, as_tensor, resized
 from fovea.tasks.restoration.learner import AdversarialRestorer
 from fovea.tasks.restoration.metrics import psnr
@@ -244,6 +245,39 @@ def test_pairs_are_what_the_stage_makes_of_the_clean_image(images: Path) -> None
     )
     errors = [float(np.square(sources.compressed(high, quality).astype(float) - high).mean()) for quality in (10, 90)]
     assert errors[0] > 2 * errors[1] > 0
+
+
+REAL = replace(TINY, network=replace(NETWORK, upscale=4), data=Data(patch=8, crop=32), stage="real")
+
+
+@pytest.mark.parametrize("stage", ["real", "real-gan"])
+def test_real_photographs_in_both_stages(tmp_path: Path, images: Path, stage: str) -> None:
+    adversary = Adversary(perceptual="none", num_feat=4)
+    config = replace(REAL, stage=stage, adversary=adversary, data=replace(REAL.data, validation=images))
+    run = run_in(tmp_path / "run")
+    TASK.train(config, run, images, quiet=True)
+    lines = [line for line in run.measurements() if "loss" in line]
+    assert len(lines) == 4
+    assert ("adversarial" in lines[0]) == (stage == "real-gan")
+    with pytest.raises(UserError, match="VGG19"):
+        TASK.train(replace(config, stage="real-gan", adversary=Adversary()), run_in(tmp_path / "b"), images, quiet=True)
+
+
+def test_real_pairs_are_patches_of_one_place_and_repeat_with_their_seed() -> None:
+    batch = {"high": torch.stack([as_tensor(texture(64, seed)) for seed in range(2)])}
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        made.append(real_pairs(batch, 4, 8))
+    assert {name: tuple(value.shape) for name, value in made[0].items()} == {
+        "low": (2, 3, 8, 8),
+        "high": (2, 3, 32, 32),
+        "sharp": (2, 3, 32, 32),
+    }
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert not torch.equal(made[0]["low"], made[2]["low"])
+    smaller = torch.nn.functional.interpolate(made[0]["high"], size=8, mode="area")
+    assert float((smaller - made[0]["low"]).abs().mean()) < 0.3
 
 
 def test_noise_is_new_in_every_example_and_the_same_when_asked_again(images: Path) -> None:

@@ -23,6 +23,8 @@ class Data:
     """Photographs that are never trained on; they are what is validated."""
     patch: int = 64
     """Side of the low-quality training patch, in pixels; for restoration without upscaling the image's own."""
+    crop: int = 400
+    """Real photographs: side of the clean crop that is degraded, and from which the patch is then cut."""
     validation: Path | None = None
     """Folder of images that are validated instead of the photographs held out."""
     sigma: float = 25.0
@@ -56,10 +58,11 @@ class RestorationConfig:
     adversary: Adversary = field(default_factory=Adversary)
     hardware: Hardware = field(default_factory=Hardware)
     seed: int = 0
-    beginning: Literal["random", "interpolation"] = "random"
-    """Untrained networks: random layers as in the papers, or an interpolation (``models/hat_start.py``)."""
+    beginning: Literal["random", "interpolation", "weights"] = "random"
+    """What a training begins with where no checkpoint is given: random layers as in the papers, layers that interpolate
+    (``models/hat_start.py``), or ``weights``."""
     weights: str | None = None
-    """Name of the weights that come with fovea and fit ``network``; used where no checkpoint is given."""
+    """Name of the weights that come with fovea and fit ``network``; what is used where no checkpoint is given."""
 
     def __post_init__(self) -> None:
         scales = {"sr": (2, 3, 4), "denoise": (1,), "jpeg": (1,), "real": (2, 4), "real-gan": (2, 4)}
@@ -68,6 +71,10 @@ class RestorationConfig:
             raise UsageError(f"network.upscale={self.scale}; stage {self.stage} needs {allowed}")
         if self.network.in_chans not in (1, 3):
             raise UsageError(f"network.in_chans={self.network.in_chans}; images have 1 (grey) or 3 (RGB)")
+        if self.beginning == "weights" and self.weights is None:
+            raise UsageError("beginning=weights needs the name of weights that come with fovea: weights=NAME")
+        if self.stage.startswith("real") and self.data.crop < self.data.patch * self.scale:
+            raise UsageError(f"data.crop={self.data.crop}; it must hold a patch, {self.data.patch * self.scale} pixels")
         window = self.network.window_size
         if self.data.patch % window:
             raise UsageError(f"data.patch={self.data.patch}; it must be a multiple of network.window_size={window}")

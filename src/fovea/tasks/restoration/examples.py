@@ -51,6 +51,19 @@ class Crops:
         return {"low": as_tensor(low), "high": as_tensor(high)}
 
 
+class CleanCrops:
+    """A random crop of a random clean image, flipped and transposed at random: ``{"high": [C, side, side]}``."""
+
+    def __init__(self, images: Sequence[Pixels], *, side: int, seed: int) -> None:
+        self.images, self.side, self.seed = images, side, seed
+
+    def __call__(self, step: int, position: int) -> Batch:
+        draw = np.random.default_rng((self.seed, step, position))
+        image, side = self.images[int(draw.integers(len(self.images)))], self.side
+        row, column = (int(draw.integers(size - side + 1)) for size in image.shape[:2])
+        return {"high": as_tensor(_turned(image[row : row + side, column : column + side], draw.integers(2, size=3)))}
+
+
 class Generated:
     """A generated texture, another one every time, and what ``degrade`` makes of it.
 

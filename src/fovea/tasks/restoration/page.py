@@ -15,6 +15,8 @@ from fovea.tasks.restoration.measure import baseline, means
 from fovea.tasks.restoration.pictures import Pixels, Restoration, hardest, overlay, side_by_side, table
 from fovea.tasks.run import RunDirectory
 
+SHIPPED = "trained for longer"
+"""How pictures and numbers of the weights that come with fovea are called."""
 PATCH = 16
 """Side of the restored patch whose origin is asked for, in pixels of the result (arXiv 2011.11036)."""
 AROUND = 64
@@ -29,29 +31,36 @@ def page(
     title: str,
     lead: str,
     looked: tuple[Pixels, Attribution] | None = None,
-    started: float | None = None,
+    shipped: Sequence[Restoration] = (),
 ) -> Report:
     """The report of a training or an evaluation, not yet written.
 
     Args:
         looked: low-resolution patch and attribution map; see ``where_it_looked``.
-        started: mean PSNR before the training, where it began with weights that had been trained.
+        shipped: the same images restored with the weights that come with fovea.
     """
     mean, before, ours = means(restorations), baseline(config), f"HAT x{config.scale}" if config.scale > 1 else "HAT"
     numbers = {
         f"PSNR, {before}": f"{mean['baseline_psnr']:.2f} dB",
-        **({"PSNR before this training": f"{started:.2f} dB"} if started is not None else {}),
         f"PSNR, {ours}": f"{mean['psnr']:.2f} dB",
         "gain": f"{mean['psnr'] - mean['baseline_psnr']:+.2f} dB",
         f"SSIM, {before} / {ours}": f"{mean['baseline_ssim']:.4f} / {mean['ssim']:.4f}",
     }
+    if shipped:
+        longer = means(shipped)["psnr"]
+        numbers[f"PSNR, {SHIPPED}"] = f"{longer:.2f} dB ({longer - mean['baseline_psnr']:+.2f})"
     report = Report(title, lead).numbers(numbers, accent="gain")
     report.heading("Side by side")
-    for item in restorations[:2]:
-        side_by_side(report, item, before, ours)
+    for index, item in enumerate(restorations[:2]):
+        side_by_side(report, item, before, ours, [(SHIPPED, other) for other in shipped[index : index + 1]])
     report.heading("Every image")
-    report.paragraph("PSNR and SSIM on luminance (Y of BT.601), a border of as many pixels as the scale cut off.")
+    where = "all colours" if config.stage == "denoise" else "luminance (Y of BT.601)"
+    border = ", a border of as many pixels as the scale cut off" if config.scale > 1 else ""
+    report.paragraph(f"PSNR and SSIM on {where}{border}.")
     table(report, restorations, before, ours)
+    if shipped:
+        report.paragraph("The same images with the weights that come with fovea, which were trained for longer:")
+        table(report, shipped, before, SHIPPED)
     lines = run.measurements()
     curve = [(line["step"], line["psnr"]) for line in lines if "psnr" in line]
     if curve:

@@ -42,23 +42,30 @@ def _row(measured: Mapping[str, float]) -> list[float | str]:
 
 
 def side_by_side(
-    report: Report, item: Restoration, baseline: str, ours: str, *, size: int = 72, crops: int = 2
+    report: Report,
+    item: Restoration,
+    baseline: str,
+    ours: str,
+    others: Sequence[tuple[str, Restoration]] = (),
+    *,
+    size: int = 72,
+    crops: int = 2,
 ) -> Report:
-    """The whole image, then the places where the baseline is most wrong, enlarged, four ways each."""
+    """The whole image, then the places where the baseline is most wrong, enlarged, all ways side by side."""
     psnr, before = item.measured["psnr"], item.measured["baseline_psnr"]
     report.pictures([(f"{item.name}: {ours}, {psnr:.2f} dB", item.ours), ("truth", item.truth)], least=300)
     for row, column in hardest(item.baseline, item.truth, size, crops):
         part = np.s_[row : row + size, column : column + size]
         scale = item.truth.shape[0] // item.low.shape[0]
         small = np.s_[row // scale : (row + size) // scale, column // scale : (column + size) // scale]
-        names = (
-            "low resolution" if scale > 1 else "input",
-            f"{baseline}, {before:.2f} dB",
-            f"{ours}, {psnr:.2f} dB",
-            "truth",
-        )
-        parts = (item.low[small], item.baseline[part], item.ours[part], item.truth[part])
-        report.pictures(zip(names, parts, strict=True), least=190, pixels=True)
+        pictures = [
+            ("low resolution" if scale > 1 else "input", item.low[small]),
+            (f"{baseline}, {before:.2f} dB", item.baseline[part]),
+            (f"{ours}, {psnr:.2f} dB", item.ours[part]),
+            *((f"{name}, {other.measured['psnr']:.2f} dB", other.ours[part]) for name, other in others),
+            ("truth", item.truth[part]),
+        ]
+        report.pictures(pictures, least=170, pixels=True)
     return report
 
 

@@ -9,13 +9,27 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fovea.data import folders, images
+from fovea.data.images import list_images
 from fovea.data.photographs import PHOTOGRAPHS, photograph
 from fovea.data.synthetic.textures import texture
 from fovea.errors import UserError
+from fovea.tasks.restoration import degradations
 from fovea.tasks.restoration.config import RestorationConfig
-from fovea.tasks.restoration.examples import Crops, Examples, Generated, InTurn, Pairs, as_pixels, in_channels, resized
+from fovea.tasks.restoration.examples import (
+    CleanCrops,
+    Crops,
+    Examples,
+    Generated,
+    InTurn,
+    Pairs,
+    as_pixels,
+    as_tensor,
+    in_channels,
+    resized,
+)
 from fovea.tasks.restoration.pictures import Pixels
 
 TEXTURES, TEXTURE = 6, 192
@@ -53,6 +67,24 @@ class Folder(Sequence[tuple[Pixels, Pixels]]):
         return pair.low, pair.high
 
 
+class CleanFolder(Sequence[Pixels]):
+    """The clean images of a user's folder, read when they are asked for."""
+
+    def __init__(self, folder: Path, config: RestorationConfig) -> None:
+        self.files = list_images(folder)
+        self.crop = config.data.crop
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pixels:  # type: ignore[override]
+        image = as_pixels(images.read(self.files[index], 3).pixels)
+        if min(image.shape[:2]) < self.crop:
+            size = f"{image.shape[1]} x {image.shape[0]}"
+            raise UserError(f"{self.files[index]} is {size}, smaller than data.crop={self.crop}")
+        return image
+
+
 def training(config: RestorationConfig, folder: Path | None) -> Examples:
     """Training examples from the user's folder, or from what ``config.data.source`` names.
 
@@ -66,6 +98,8 @@ def training(config: RestorationConfig, folder: Path | None) -> Examples:
     def crops(pairs: Pairs) -> Crops:
         return Crops(pairs, patch=patch, scale=scale, seed=seed, degrade=degrade if scale == 1 else None)
 
+    if config.stage in ("real", "real-gan"):
+        return CleanCrops(_clean(config, folder), side=config.data.crop, seed=seed)
     if folder is not None:
         return crops(Folder(folder, config))
     made: list[Examples] = []
@@ -92,6 +126,13 @@ def evaluation(config: RestorationConfig, folder: Path) -> Iterator[Pair]:
         yield _read(found, config, index)
 
 
+def _clean(config: RestorationConfig, folder: Path | None) -> Sequence[Pixels]:
+    if folder is not None:
+        return CleanFolder(folder, config)
+    found = (photograph(name) for name in PHOTOGRAPHS if name not in config.data.held_out)
+    return [image for image in found if min(image.shape[:2]) >= config.data.crop]
+
+
 def degraded(high: Pixels, config: RestorationConfig, seed: int | tuple[int, ...]) -> Pixels:
     """What the stage's network is given for an image: made smaller, noisy, or compressed."""
     if config.stage == "denoise":
@@ -99,6 +140,10 @@ def degraded(high: Pixels, config: RestorationConfig, seed: int | tuple[int, ...
         return (high + noise).round().clip(0, 255).astype(np.uint8)
     if config.stage == "jpeg":
         return compressed(high, config.data.quality)
+    if config.stage in ("real", "real-gan"):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed if isinstance(seed, int) else 0)
+            return as_pixels(degradations.degrade(as_tensor(high), config.scale))
     return resized(high, 1 / config.scale)
 
 

@@ -53,7 +53,7 @@ def begin(config: RestorationConfig, checkpoint: Path | None, run: RunDirectory)
     """
     torch.manual_seed(config.seed)
     network = HAT(config.network)
-    if checkpoint is None and config.weights is None:
+    if checkpoint is None and config.beginning != "weights":
         return start_as_interpolation(network) if config.beginning == "interpolation" else network
     source = _read(checkpoint) if checkpoint is not None else load(None, config)
     differing = [
