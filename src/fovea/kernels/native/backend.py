@@ -72,7 +72,8 @@ class Native(Backend):
     ) -> tuple[Tensor, Tensor]:
         out = query.new_empty(*query.shape[:-1], problem.value_dim)
         lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        call("fovea_forward", _question(problem), _Held(query, key, value, extra_key, extra_value, out, bias, lse).operands)
+        held = _Held(query, key, value, extra_key, extra_value, out, bias, lse)  # alive until the library is done
+        call("fovea_forward", _question(problem), held.operands)
         return out, lse
 
     def backward(
