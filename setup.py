@@ -59,9 +59,9 @@ class BuildVariants(build_ext):
     def compile_variants(self, ext: Extension) -> None:
         if self.compiler.compiler_type != "unix":
             raise OSError("they are built by GCC or Clang")
-        compiler = os.environ.get("CXX", "").split() or [
-            name for name in ("g++", "c++", "clang++") if shutil.which(name)
-        ][:1]
+        compiler = (
+            os.environ.get("CXX", "").split() or [name for name in ("g++", "c++", "clang++") if shutil.which(name)][:1]
+        )
         if not compiler or not shutil.which(compiler[0]):
             raise OSError("there is no C++ compiler")
         self.compiler.set_executables(

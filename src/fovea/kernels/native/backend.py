@@ -141,7 +141,8 @@ def _array(tensor: Tensor | None) -> Array:
         return Array(None, 0, (c_int64 * 5)())
     batch, *axes, head, _ = tensor.stride()
     axes += [0] * (3 - len(axes))
-    size = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else 0
+    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    size = 1 + reach if tensor.numel() else 0
     return Array(tensor.data_ptr(), size, (c_int64 * 5)(batch, *axes, head))
 
 
@@ -158,9 +159,8 @@ def _geometry(problem: Problem) -> tuple[Question, object]:
     """The problem but for threads and variant, and the tables that it points to."""
     p = problem
     tables: object = None
-    question = Question(
-        DTYPES[p.dtype], len(p.query_grid), 1, -1, p.batch, p.heads, p.kv_heads, p.head_dim, p.value_dim, p.extra, p.scale
-    )
+    sizes = (p.batch, p.heads, p.kv_heads, p.head_dim, p.value_dim, p.extra)
+    question = Question(DTYPES[p.dtype], len(p.query_grid), 1, -1, *sizes, p.scale)
     if isinstance(p.pattern, GridPattern):
         spans = p.spans
         for axis, table in enumerate(spans):
@@ -210,5 +210,3 @@ def _tiles(problem: Problem) -> tuple[int, tuple[int, ...] | None]:
     call("fovea_work", _geometry(problem)[0], found)
     rows, columns = int(found[1]) >> 32, int(found[1]) & 0xFFFFFFFF
     return int(found[0]), (1, rows, columns)[-len(problem.query_grid) :]
-
-
