@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import tempfile
@@ -37,6 +38,8 @@ KEEPS = {
 }
 MAX_PIXELS = 178_000_000
 EXIF_ORIENTATION = 274
+SILENT = logging.NullHandler()
+"""What tifffile tells its log of a damaged file is in our error; without a handler it would be printed as well."""
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -220,6 +223,7 @@ def _tifffile() -> Any:
         import tifffile
     except ImportError as error:
         raise MissingExtra("a TIFF file of 16 bits", "tifffile", "restoration") from error
+    logging.getLogger("tifffile").addHandler(SILENT)
     return tifffile
 
 
