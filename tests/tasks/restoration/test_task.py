@@ -261,6 +261,7 @@ def test_real_photographs_in_both_stages(tmp_path: Path, images: Path, stage: st
     assert ("adversarial" in lines[0]) == (stage == "real-gan")
     with pytest.raises(UserError, match="VGG19"):
         TASK.train(replace(config, stage="real-gan", adversary=Adversary()), run_in(tmp_path / "b"), images, quiet=True)
+    assert not (tmp_path / "b").exists()
 
 
 def test_real_pairs_are_patches_of_one_place_and_repeat_with_their_seed() -> None:

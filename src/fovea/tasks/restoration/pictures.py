@@ -65,7 +65,7 @@ def side_by_side(
             *((f"{name}, {other.measured['psnr']:.2f} dB", other.ours[part]) for name, other in others),
             ("truth", item.truth[part]),
         ]
-        report.pictures(pictures, least=170, pixels=True)
+        report.pictures(pictures, least=140, pixels=True)
     return report
 
 

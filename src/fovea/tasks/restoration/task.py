@@ -18,7 +18,7 @@ from fovea.tasks.restoration import measure, predict, sources, start
 from fovea.tasks.restoration.config import RestorationConfig
 from fovea.tasks.restoration.degradations import real_pairs
 from fovea.tasks.restoration.learner import AdversarialRestorer, Restorer
-from fovea.tasks.restoration.losses import perceptual
+from fovea.tasks.restoration.losses import Perceptual, perceptual
 from fovea.tasks.restoration.page import page, where_it_looked
 from fovea.tasks.restoration.pictures import Restoration as Restored
 from fovea.tasks.run import RunDirectory
@@ -38,6 +38,7 @@ class Restoration(Task):
     ) -> dict[str, float]:
         """Train on photographs at hand, restore those held out, and show it all in ``report.html``."""
         began = time.perf_counter()
+        _features(config)
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         network = start.begin(config, None, run)
         pairs = sources.validation(config)
@@ -82,6 +83,7 @@ class Restoration(Task):
         """Train on a folder of images (or photographs at hand), from a checkpoint or from new weights."""
         if data is not None and not data.is_dir():
             raise UsageError(f"data={data}; it must be a folder of images")
+        _features(config)
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         network = start.begin(config, checkpoint, run)
         pairs = sources.validation(config)
@@ -164,6 +166,11 @@ def _taught(
     return taught
 
 
+def _features(config: RestorationConfig) -> Perceptual | None:
+    """The perceptual loss of the GAN stage; asked for before anything is written, because users forget its weights."""
+    return perceptual(config.adversary.perceptual) if config.stage == "real-gan" else None
+
+
 def _learner(network: HAT, config: RestorationConfig, pairs: list[sources.Pair], data: Path | None) -> Restorer:
     examples = sources.training(config, data)
 
@@ -174,8 +181,7 @@ def _learner(network: HAT, config: RestorationConfig, pairs: list[sources.Pair],
         return real_pairs(batch, config.scale, config.data.patch)
 
     if config.stage == "real-gan":
-        features = perceptual(config.adversary.perceptual)
-        return AdversarialRestorer(network, examples, validated, degrade, config.adversary, features)
+        return AdversarialRestorer(network, examples, validated, degrade, config.adversary, _features(config))
     return Restorer(network, examples, validated, degrade if config.stage == "real" else None)
 
 
