@@ -102,6 +102,16 @@ def golden() -> Callable[[str], tuple[dict[str, Any], dict[str, Tensor]]]:
 
 
 @pytest.fixture(scope="session")
+def compiler() -> str:
+    """The C++ compiler that ``torch.compile`` would call; skips where there is none."""
+    names = (os.environ.get("CXX", "g++"), "clang++")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no C++ compiler")
+    return found
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of small real data sets beside the repository; skips where there is none."""
     folder = SHARED / "data"

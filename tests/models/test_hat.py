@@ -174,7 +174,7 @@ def test_impossible_configurations(words: dict[str, object], message: str) -> No
 
 
 @pytest.mark.slow
-def test_compiles_with_inductor() -> None:
+def test_compiles_with_inductor(compiler: str) -> None:
     network = HAT(replace(SMALL, depths=(1,), num_heads=(2,))).eval()
     x = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(torch.compile(network)(x), network(x), rtol=1e-4, atol=1e-5)
