@@ -478,6 +478,18 @@ void list_panels(Work &w) {
 
 // ---- packing
 
+// A head's row is a few cache lines in a long stride, which the machine does not foresee.
+ALWAYS_INLINE void fetch(const Tensor &t, int dtype, int64_t at, int channels, bool write) {
+    const int size = dtype == FOVEA_FLOAT32 ? 4 : 2;
+    const char *p = t.data + at * size;
+    for (int i = 0; i < channels * size; i += 64) {
+        if (write)
+            __builtin_prefetch(p + i, 1);
+        else
+            __builtin_prefetch(p + i, 0);
+    }
+}
+
 void pack_panel(Work &w, const Panel &panel, float *at) {
     const Plan *p = w.plan;
     const ClassAxis *a = w.cls->axis;
@@ -507,6 +519,10 @@ void pack_panel(Work &w, const Panel &panel, float *at) {
                 }
                 read_row(p->dtype, kt.data, ka, p->head_dim, k);
                 read_row(p->dtype, vt.data, va, p->value_dim, v);
+                if (!extra && real(a[1], panel.y + 1)) {
+                    fetch(kt, p->dtype, ka + a[1].step * kt.axis[1], p->head_dim, false);
+                    fetch(vt, p->dtype, va + a[1].step * vt.axis[1], p->value_dim, false);
+                }
                 for (int64_t c = p->head_dim; c < kw; ++c) k[c] = 0;
                 for (int64_t c = p->value_dim; c < vw; ++c) v[c] = 0;
             } else {
@@ -539,40 +555,61 @@ void pack_queries(Work &w) {
     const Plan *p = w.plan;
     const int across = p->tiling.tile_columns, block = w.rows * across;
     const float scale = p->scale * LOG2E;
+    const ClassAxis &down = w.cls->axis[1];
+    // Four rows at a time are scaled and turned, so that the queries of a block lie side by side.
+    auto turn = [&](float *rows, int64_t width, int channels, float factor, float *lanes, int count) {
+        for (int64_t i = 0; i < count * width; ++i) rows[i] *= factor;
+        if (count == 4) {
+            transpose4(rows, width, channels, lanes, block);
+            return;
+        }
+        for (int i = 0; i < count; ++i)
+            for (int d = 0; d < channels; ++d) lanes[(int64_t)d * block + i] = rows[i * width + d];
+    };
     for (int first = 0, base = 0; first < w.columns; first += across, base += block)
-        for (int m = 0; m < block; ++m) {
-            int y = w.y + m / across, x = w.column + first + m % across, n = base + m;
-            bool here = m % across + first < w.columns;
-            float *q = w.row, *lanes = w.queries + (int64_t)base * p->head_dim + m;
-            if (here) {
-                read_row(p->dtype, p->query.data, query_place(w, p->query, y, x, w.head), p->head_dim, q);
-            } else {
-                memset(q, 0, (size_t)p->head_dim * 4);
+        for (int m = 0; m < block; m += 4) {
+            const int count = least(4, block - m);
+            float *queries = w.sources, *grads = w.row;
+            memset(queries, 0, (size_t)(4 * w.key_width) * 4);
+            if (w.backward) memset(grads, 0, (size_t)(4 * w.value_width) * 4);
+            for (int i = 0; i < count; ++i) {
+                const int n = base + m + i, y = w.y + (m + i) / across, x = w.column + first + (m + i) % across;
+                const bool here = (m + i) % across + first < w.columns;
+                float *q = queries + i * w.key_width, *g = grads + i * w.value_width;
+                float delta = 0;
+                if (w.backward) w.largest[n] = INFINITY;
+                if (here) {
+                    const int64_t at = query_place(w, p->query, y, x, w.head);
+                    read_row(p->dtype, p->query.data, at, p->head_dim, q);
+                    if (y + w.rows < down.queries)
+                        fetch(p->query, p->dtype, at + w.rows * down.step * p->query.axis[1], p->head_dim, false);
+                    if (w.backward)
+                        fetch(p->grad_query, p->dtype, query_place(w, p->grad_query, y, x, w.head), p->head_dim, true);
+                    else
+                        fetch(p->out, p->dtype, query_place(w, p->out, y, x, w.head), p->value_dim, true);
+                }
+                if (!w.backward) continue;
+                float *rows = w.query_rows + n * w.key_width, *grad_rows = w.grad_rows + n * w.value_width;
+                for (int64_t d = 0; d < w.key_width; ++d) rows[d] = q[d] * p->scale;
+                if (here) {
+                    float *o = grad_rows;
+                    read_row(p->dtype, p->grad_out.data, query_place(w, p->grad_out, y, x, w.head), p->value_dim, g);
+                    read_row(p->dtype, p->out.data, query_place(w, p->out, y, x, w.head), p->value_dim, o);
+                    Wide sum{};
+                    int d = 0;
+                    for (; d + WIDE <= p->value_dim; d += WIDE) sum += load<Wide>(g + d) * load<Wide>(o + d);
+                    delta = lane_sum<WIDE>(sum);
+                    for (; d < p->value_dim; ++d) delta += g[d] * o[d];
+                    int64_t at = lse_place(w, y, x, w.head);
+                    if (p->grad_lse && p->lse[at] != -INFINITY) delta -= p->grad_lse[at];
+                    w.largest[n] = p->lse[at] == -INFINITY ? INFINITY : p->lse[at] * LOG2E;
+                }
+                w.delta[n] = delta;
+                memcpy(grad_rows, g, (size_t)w.value_width * 4);
             }
-            for (int d = 0; d < p->head_dim; ++d) lanes[(int64_t)d * block] = q[d] * scale;
-            if (!w.backward) continue;
-            float *rows = w.query_rows + n * w.key_width;
-            for (int d = 0; d < p->head_dim; ++d) rows[d] = q[d] * p->scale;
-            for (int64_t d = p->head_dim; d < w.key_width; ++d) rows[d] = 0;
-            float *g = w.grad_rows + n * w.value_width, *o = w.row;
-            memset(g, 0, (size_t)w.value_width * 4);
-            float delta = 0;
-            w.largest[n] = INFINITY;
-            if (here) {
-                read_row(p->dtype, p->grad_out.data, query_place(w, p->grad_out, y, x, w.head), p->value_dim, g);
-                read_row(p->dtype, p->out.data, query_place(w, p->out, y, x, w.head), p->value_dim, o);
-                Wide sum{};
-                int d = 0;
-                for (; d + WIDE <= p->value_dim; d += WIDE) sum += load<Wide>(g + d) * load<Wide>(o + d);
-                delta = lane_sum<WIDE>(sum);
-                for (; d < p->value_dim; ++d) delta += g[d] * o[d];
-                int64_t at = lse_place(w, y, x, w.head);
-                if (p->grad_lse && p->lse[at] != -INFINITY) delta -= p->grad_lse[at];
-                w.largest[n] = p->lse[at] == -INFINITY ? INFINITY : p->lse[at] * LOG2E;
-            }
-            w.delta[n] = delta;
-            float *grad_lanes = w.grads + (int64_t)base * p->value_dim + m;
-            for (int d = 0; d < p->value_dim; ++d) grad_lanes[(int64_t)d * block] = g[d];
+            turn(queries, w.key_width, p->head_dim, scale, w.queries + (int64_t)base * p->head_dim + m, count);
+            if (w.backward)
+                turn(grads, w.value_width, p->value_dim, 1, w.grads + (int64_t)base * p->value_dim + m, count);
         }
 }
 
