@@ -109,7 +109,7 @@ std::vector<ClassAxis> residues(const fovea_axis &axis, int number, bool biased,
         int64_t low = INT64_MAX, high = INT64_MIN, last_start = INT64_MIN, last_stop = INT64_MIN;
         for (int64_t i = 0; i < count; ++i) {
             const int64_t q = first + i * axis.step, s = axis.start[q], e = axis.stop[q], at = axis.position[q];
-            if (std::max({std::llabs(s), std::llabs(e), std::llabs(at)}) > 4 * LARGEST)
+            if (std::min({s, e, at}) < -4 * LARGEST || std::max({s, e, at}) > 4 * LARGEST)
                 refuse(name + ": query " + std::to_string(q) + " has a span out of all bounds");
             if (modulo(at, axis.step) != residue)
                 refuse(name + ": query " + std::to_string(q) + " leaves its residue class");
