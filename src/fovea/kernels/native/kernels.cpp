@@ -59,7 +59,14 @@ ALWAYS_INLINE uint16_t to_bfloat(float x) {
 
 void read_row(int dtype, const char *data, int64_t at, int n, float *out) {
     if (dtype == FOVEA_FLOAT32) {
-        memcpy(out, data + at * 4, (size_t)n * 4);
+        const char *p = data + at * 4;
+        int i = 0;
+        for (; i + WIDE <= n; i += WIDE) {
+            Wide v;
+            memcpy(&v, p + i * 4, sizeof v);
+            store(out + i, v);
+        }
+        if (i < n) memcpy(out + i, p + i * 4, (size_t)(n - i) * 4);
     } else if (dtype == FOVEA_BFLOAT16) {
         const char *p = data + at * 2;
         for (int i = 0; i < n; ++i) {
@@ -89,13 +96,16 @@ void write_row(int dtype, char *data, int64_t at, int n, const float *in) {
     }
 }
 
-// out[c * pitch + i] = in[i * width + c] for 4 rows i.
-void transpose4(const float *in, int64_t width, int channels, float *out, int64_t pitch) {
+// out[c * pitch + i] = row i's channel c, for 4 rows that lie width floats apart.
+void transpose4(const char *rows, int64_t width, int channels, float *out, int64_t pitch) {
     typedef Lanes<4>::F F;
     int c = 0;
     for (; c + 4 <= channels; c += 4) {
-        F a = load<F>(in + c), b = load<F>(in + width + c), d = load<F>(in + 2 * width + c);
-        F e = load<F>(in + 3 * width + c);
+        F a, b, d, e;
+        memcpy(&a, rows + c * 4, sizeof a);
+        memcpy(&b, rows + (width + c) * 4, sizeof b);
+        memcpy(&d, rows + (2 * width + c) * 4, sizeof d);
+        memcpy(&e, rows + (3 * width + c) * 4, sizeof e);
         F ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(a, b, 2, 6, 3, 7);
         F ef = __builtin_shufflevector(d, e, 0, 4, 1, 5), gh = __builtin_shufflevector(d, e, 2, 6, 3, 7);
         store(out + c * pitch, __builtin_shufflevector(ab, ef, 0, 1, 4, 5));
@@ -104,7 +114,7 @@ void transpose4(const float *in, int64_t width, int channels, float *out, int64_
         store(out + (c + 3) * pitch, __builtin_shufflevector(cd, gh, 2, 3, 6, 7));
     }
     for (; c < channels; ++c)
-        for (int i = 0; i < 4; ++i) out[c * pitch + i] = in[i * width + c];
+        for (int i = 0; i < 4; ++i) memcpy(out + c * pitch + i, rows + (i * width + c) * 4, 4);
 }
 
 // ---- products in registers
@@ -503,7 +513,18 @@ void pack_panel(Work &w, const Panel &panel, float *at) {
     const Tensor &kt = extra ? p->extra_key : p->key, &vt = extra ? p->extra_value : p->value;
     const int64_t kw = w.key_width, vw = w.value_width;
     float *keys = w.sources, *values = w.row;
-    for (int lane = 0; lane < pitch; lane += 4) {
+    const int filled = (int)rounded(panel.keys, 4);
+    for (int d = 0; d < p->head_dim; ++d)
+        memset(key_lanes + d * pitch + filled, 0, (size_t)(pitch - filled) * 4);
+    if (w.backward)
+        for (int d = 0; d < p->value_dim; ++d)
+            memset(value_lanes + d * pitch + filled, 0, (size_t)(pitch - filled) * 4);
+    const int64_t apart = extra ? kt.axis[0] : a[2].step * kt.axis[2];
+    for (int lane = 0; lane < filled; lane += 4) {
+        // Rows of keys that are all there are turned where they lie.
+        const int last = panel.x + lane + 3;
+        const bool direct = !w.backward && p->dtype == FOVEA_FLOAT32 && !outside && lane + 4 <= panel.keys &&
+                            (extra || (real(a[2], last) && real(a[2], last - 3)));
         for (int i = 0; i < 4; ++i) {
             int x = panel.x + lane + i;
             float *k = w.backward ? rows + (lane + i) * width : keys + i * kw;
@@ -517,21 +538,28 @@ void pack_panel(Work &w, const Panel &panel, float *at) {
                     ka = key_place(w, kt, panel.z, panel.y, x);
                     va = key_place(w, vt, panel.z, panel.y, x);
                 }
-                read_row(p->dtype, kt.data, ka, p->head_dim, k);
+                if (!direct) read_row(p->dtype, kt.data, ka, p->head_dim, k);
                 read_row(p->dtype, vt.data, va, p->value_dim, v);
                 if (!extra && real(a[1], panel.y + 1)) {
                     fetch(kt, p->dtype, ka + a[1].step * kt.axis[1], p->head_dim, false);
                     fetch(vt, p->dtype, va + a[1].step * vt.axis[1], p->value_dim, false);
                 }
-                for (int64_t c = p->head_dim; c < kw; ++c) k[c] = 0;
+                if (!direct)
+                    for (int64_t c = p->head_dim; c < kw; ++c) k[c] = 0;
                 for (int64_t c = p->value_dim; c < vw; ++c) v[c] = 0;
             } else {
                 memset(k, 0, (size_t)kw * 4);
                 memset(v, 0, (size_t)vw * 4);
             }
         }
-        transpose4(w.backward ? rows + lane * width : keys, kw, p->head_dim, key_lanes + lane, pitch);
-        if (w.backward) transpose4(values, vw, p->value_dim, value_lanes + lane, pitch);
+        if (direct) {
+            const int64_t at = extra ? w.batch * kt.batch + (last - 3) * kt.axis[0] + w.kv_head * kt.head
+                                     : key_place(w, kt, panel.z, panel.y, last - 3);
+            transpose4(kt.data + at * 4, apart, p->head_dim, key_lanes + lane, pitch);
+        } else {
+            transpose4((const char *)(w.backward ? rows + lane * width : keys), kw, p->head_dim, key_lanes + lane, pitch);
+        }
+        if (w.backward) transpose4((const char *)values, vw, p->value_dim, value_lanes + lane, pitch);
     }
 }
 
@@ -560,7 +588,7 @@ void pack_queries(Work &w) {
     auto turn = [&](float *rows, int64_t width, int channels, float factor, float *lanes, int count) {
         for (int64_t i = 0; i < count * width; ++i) rows[i] *= factor;
         if (count == 4) {
-            transpose4(rows, width, channels, lanes, block);
+            transpose4((const char *)rows, width, channels, lanes, block);
             return;
         }
         for (int i = 0; i < count; ++i)
