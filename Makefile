@@ -42,7 +42,9 @@ docs: $(READY) ## the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY) ## measure attention on this machine, into benchmarks/results
-	$(BIN)/fovea bench
+	$(BIN)/python benchmarks/ocab_memory.py
+	$(BIN)/python benchmarks/tiled_attention.py
+	$(BIN)/python benchmarks/cpu_attention.py
 
 claims: $(READY) ## measure what the papers claim, into benchmarks/ledger
 	$(BIN)/fovea claims
