@@ -261,13 +261,13 @@ def main() -> None:
     result["slope"] = slope(max(options.rounds // 3, 2))
     result["threads"] = threads(max(options.rounds // 2, 2))
     result["matrix_rate"] = matrix_rate(options.rounds)
-    result["shapes"] = [
-        measure(shape, matrix_rate(options.rounds), options.rounds, options.flex)
-        for shape in SHAPES
-        if options.shapes in shape.name
-    ]
+    result["shapes"] = []
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    for shape in SHAPES:
+        if options.shapes in shape.name:
+            rate = matrix_rate(options.rounds)
+            result["shapes"].append(measure(shape, rate, options.rounds, options.flex))
+            RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 // does not see starts at -inf, so that masks cost nothing; weights times values is a product in registers again. Panels
 // are packed once for a strip of blocks, whatever the dtype, strides and residue class of the inputs.
 //
-// A masked pair has weight 0; 0 times infinity is NaN. So a result without NaN is right, and one with NaN is computed
-// anew by the definition, which touches nothing that is not seen.
+// A masked pair has weight 0; 0 times infinity is NaN. So a finite result is right, and one that is not is computed anew
+// by the definition, which touches nothing that is not seen.
 #include <math.h>
 
 #include "plan.hpp"
@@ -750,10 +750,12 @@ void exact_backward(Work &w, int y, int x, float *grad_query, float *key_sum, fl
     });
 }
 
-bool has_nan(const float *x, int n) {
-    bool found = false;
-    for (int i = 0; i < n; ++i) found |= x[i] != x[i];
-    return found;
+// Whether a row of n floats, padded with finite ones to whole vectors, holds what is not finite.
+bool not_finite(const float *x, int n) {
+    Wide sum{};
+    for (int i = 0; i < n; i += WIDE) sum += load<Wide>(x + i) * 0.0f;
+    const float total = lane_sum<WIDE>(sum);
+    return total != total;
 }
 
 // ---- blocks
@@ -987,7 +989,7 @@ void finish_strip(Work &w) {
             float *row = w.sums + (base + m) * width;
             if (w.backward) {
                 for (int d = 0; d < p->head_dim; ++d) row[d] *= p->scale;
-                if (has_nan(row, p->head_dim)) {
+                if (not_finite(row, p->head_dim)) {
                     for (int d = 0; d < p->head_dim; ++d) row[d] = 0;
                     exact_backward(w, y, x, row, nullptr, nullptr, nullptr);
                 }
@@ -1000,7 +1002,7 @@ void finish_strip(Work &w) {
                 for (int d = 0; d < p->value_dim; ++d) row[d] *= inverse;
                 lse = (w.largest[base + m] + log2f(total)) * LN2;
             }
-            if (has_nan(row, p->value_dim) || lse != lse) exact_forward(w, y, x, row, &lse);
+            if (not_finite(row, p->value_dim) || lse != lse) exact_forward(w, y, x, row, &lse);
             write_row(p->dtype, p->out.data, query_place(w, p->out, y, x, w.head), p->value_dim, row);
             p->lse[lse_place(w, y, x, w.head)] = lse;
         }
@@ -1151,7 +1153,7 @@ bool collect(const Plan *p, const Item *items, int count, const float *buffers, 
                     k = key;
                     v = value;
                 }
-                nan |= has_nan(k, p->head_dim) || has_nan(v, p->value_dim);
+                nan |= not_finite(k, p->head_dim) || not_finite(v, p->value_dim);
                 write_key(p, items[0].batch, items[0].kv_head, at, -1, k, v);
             }
     for (int e = 0; e < p->extra; ++e) {
@@ -1164,7 +1166,7 @@ bool collect(const Plan *p, const Item *items, int count, const float *buffers, 
             for (int64_t d = 0; d < w.key_width; ++d) key[d] += ki[d];
             for (int64_t d = 0; d < w.value_width; ++d) value[d] += vi[d];
         }
-        nan |= has_nan(key, p->head_dim) || has_nan(value, p->value_dim);
+        nan |= not_finite(key, p->head_dim) || not_finite(value, p->value_dim);
         write_key(p, items[0].batch, items[0].kv_head, at, e, key, value);
     }
     return !nan;

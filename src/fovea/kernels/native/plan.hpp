@@ -72,7 +72,7 @@ struct Variant {
     int64_t (*scratch)(const Plan *, bool backward);
     void (*forward)(const Plan *, const Item *, void *scratch);
     void (*backward)(const Plan *, const Item *, void *scratch, float *buffer, float *bias_sum);
-    // Writes the gradients of one kv head from what its items gathered; false when they hold a NaN.
+    // Writes the gradients of one kv head from what its items gathered; false when they are not finite.
     bool (*collect)(const Plan *, const Item *, int items, const float *buffers, void *scratch);
     // The same from the definition, one query after the other; also the gradient of the bias, where it is not null.
     void (*collect_exact)(const Plan *, int batch, int kv_head, void *scratch, float *bias_sum);
