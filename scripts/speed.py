@@ -81,6 +81,25 @@ def against_dense(found: dict[str, Any]) -> str:
     )
 
 
+def on_this_cpu(found: dict[str, Any]) -> str:
+    """Each shape of ``benchmarks/cpu_attention.py``: the native kernels beside what ran in the same run."""
+    ways = tuple(dict.fromkeys(way for row in found["shapes"] for way in row["seconds"]))
+    lines = []
+    for row in found["shapes"]:
+        cells = []
+        for way in ways:
+            times = [row["seconds"].get(way, {}).get(name) for name in ("forward", "backward")]
+            cells += [" / ".join(f"{seconds * 1e3:.3g}" for seconds in times if seconds is not None)]
+        lines += [(row["shape"], *cells, f"{row['floor'] * 1e3:.3g}")]
+    machine = found["machine"]
+    where = f"{machine['cpu']} ({machine['isa']}), {machine['threads']} threads, PyTorch {machine['torch']}"
+    return (
+        f"Milliseconds in float32, forward / backward, on {where}; load {machine['load']:.1f} when it\n"
+        f"began. The floor is the exact work of the forward pass at the rate of a large matrix product.\n\n"
+        f"{table(('shape', *ways, 'floor'), lines)}"
+    )
+
+
 def overlapping(found: dict[str, Any]) -> str:
     """What ``benchmarks/ocab_memory.py`` measured, in one sentence."""
     ways = found["measured"]["forward"]
@@ -92,7 +111,7 @@ def overlapping(found: dict[str, Any]) -> str:
     )
 
 
-SUMMARIES = {"tiled_attention": against_dense, "ocab_memory": overlapping}
+SUMMARIES = {"cpu_attention": on_this_cpu, "tiled_attention": against_dense, "ocab_memory": overlapping}
 
 
 def summary() -> str:
