@@ -251,9 +251,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default="", help="only shapes whose name holds these words")
-    parser.add_argument(
-        "--flex", action="store_true", help="compile FlexAttention for each shape, too (half a minute each)"
-    )
+    parser.add_argument("--flex", action="store_true", help="the flex backend, too (slow on a CPU)")
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "memory": memory()}
