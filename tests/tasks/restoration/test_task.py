@@ -193,7 +193,7 @@ def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -
         "is the input itself": lambda: TASK.predict(TINY, checkpoint, [photo], photo, quiet=True),
         "tile=0": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, tile=0),
         "upscale=2": lambda: TASK.evaluate(
-            replace(TINY, network=replace(NETWORK, upscale=4)), checkpoint, images, quiet=True
+            replace(TINY, network=replace(NETWORK, upscale=4), weights="hat-small-x2"), None, images, quiet=True
         ),
         "smaller than data.patch=32": lambda: TASK.train(
             on(images, data=replace(TINY.data, patch=32)), run_in(tmp_path / "r"), images, quiet=True
@@ -217,6 +217,28 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, network, NETWORK)
     with pytest.raises(UserError, match="not finite"):
         start.load(tmp_path, TINY)
+    with pytest.raises(UserError, match="not finite"):
+        start.begin(TINY, tmp_path, run_in(tmp_path / "run"))
+
+
+def test_a_checkpoint_is_used_at_its_own_scale_and_window(tmp_path: Path, images: Path) -> None:
+    other = replace(NETWORK, upscale=4, window_size=8, in_chans=1)
+    checkpoints.save(tmp_path / "other", HAT(other), other)
+    (written,) = TASK.predict(TINY, tmp_path / "other", [images / "0.png"], tmp_path / "out.png", quiet=True)
+    assert read(written).size == (4 * 33, 4 * 33)
+    measured = TASK.evaluate(TINY, tmp_path / "other", images, run=run_in(tmp_path / "run"), quiet=True)
+    assert (
+        measured["baseline_psnr"]
+        < TASK.evaluate(replace(TINY, weights="hat-small-x2"), None, images, quiet=True)["baseline_psnr"]
+    )
+
+
+def test_training_does_not_begin_with_a_part_of_a_deeper_network(tmp_path: Path) -> None:
+    deeper = replace(NETWORK, depths=(1, 1), num_heads=(2, 2))
+    checkpoints.save(tmp_path / "deeper", HAT(deeper), deeper)
+    with pytest.raises(checkpoints.CheckpointMismatch, match=r"depths \(1, 1\) -> \(1,\)") as caught:
+        start.begin(TINY, tmp_path / "deeper", run_in(tmp_path / "run"))
+    assert "groups.1.blocks" in str(caught.value)
 
 
 def test_x4_starts_from_x2_and_says_what_is_new(tmp_path: Path, checkpoint: Path) -> None:

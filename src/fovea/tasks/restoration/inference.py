@@ -179,7 +179,7 @@ def automatic(
 ) -> Tiles | None:
     """The largest tiles that fit into the memory free on ``device``; none where the whole image fits.
 
-    ``channels`` is the width of the network; the working set is estimated from it (measured on HAT, see ``BYTES``).
+    ``channels`` is the width of the network; the working set is estimated from it (see ``working_set``).
     """
     available = free_memory(device)
     per_pixel = working_set(channels, scale)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fovea import checkpoints
 from fovea.checkpoints.reading import read
@@ -27,23 +28,25 @@ def shipped() -> dict[str, Path]:
 def load(checkpoint: Path | None, config: RestorationConfig) -> HAT:
     """The network to use: from a run, a checkpoint of fovea's, an official file, or (``None``) the shipped one.
 
-    Raises ``UserError`` when there is none, when it is damaged, or when it does not fit the scale and channels.
+    A checkpoint says itself which network it holds, of what scale; ``config`` only names the shipped weights.
+
+    Raises ``UserError`` when there is none, when it is damaged, or when the shipped one does not fit ``config``.
     """
     if checkpoint is None:
         if config.weights is None:
             raise UserError("no checkpoint is given, and no weights come with this preset")
         if config.weights not in shipped():
             raise unknown("weights", config.weights, shipped())
-        checkpoint = shipped()[config.weights]
-    network = _read(checkpoint)
-    for name, wanted in (("upscale", config.network.upscale), ("in_chans", config.network.in_chans)):
-        found = getattr(network.config, name)
-        if found != wanted:
-            raise UserError(f"{checkpoint} holds a network with {name}={found}; network.{name}={wanted} was asked for")
-    for name, tensor in network.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{checkpoint} is damaged: weight {name} holds values that are not finite")
-    return network
+        network = _read(shipped()[config.weights])
+        for name in ("upscale", "in_chans"):
+            found, wanted = getattr(network.config, name), getattr(config.network, name)
+            if found != wanted:
+                raise UserError(
+                    f"no checkpoint is given, and the weights that come with fovea ({config.weights}) have "
+                    f"{name}={found}; network.{name}={wanted} was asked for"
+                )
+        return network
+    return _read(checkpoint)
 
 
 def begin(config: RestorationConfig, checkpoint: Path | None, run: RunDirectory) -> HAT:
@@ -70,17 +73,19 @@ def begin(config: RestorationConfig, checkpoint: Path | None, run: RunDirectory)
 
 
 def transfer(network: nn.Module, source: nn.Module, difference: str) -> list[str]:
-    """Copy all weights that fit; returns the names of those that do not, which must all belong to the upsampler."""
+    """Copy all weights that fit; returns the names of the new ones. What differs must all belong to the upsampler."""
     given, wanted = source.state_dict(), network.state_dict()
     new = [name for name, value in wanted.items() if name not in given or given[name].shape != value.shape]
-    if outside := [name for name in new if not name.startswith("upsampler.")]:
-        shapes = [
-            (name, tuple(wanted[name].shape), tuple(given[name].shape) if name in given else "-") for name in outside
-        ]
-        rows = [(name, str(expected), str(found)) for name, expected, found in shapes]
+    left = [name for name in given if name not in wanted]
+    if outside := [name for name in [*new, *left] if not name.startswith("upsampler.")]:
+        rows = [(name, _shape(wanted, name), _shape(given, name)) for name in outside]
         raise checkpoints.CheckpointMismatch(f"the network that was asked for ({difference})", rows)
     network.load_state_dict({name: value if name in new else given[name] for name, value in wanted.items()})
     return new
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(state[name].shape)) if name in state else "-"
 
 
 def _read(path: Path) -> HAT:
@@ -94,4 +99,7 @@ def _read(path: Path) -> HAT:
         network = checkpoints.load(path).network
     if not isinstance(network, HAT):
         raise UserError(f"{path} holds a {type(network).__name__}; restoration needs a HAT")
+    for name, tensor in network.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path} is damaged: weight {name} holds values that are not finite")
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,9 @@ class Restoration(Task):
         run: RunDirectory | None = None,
         quiet: bool = False,
     ) -> dict[str, float]:
-        """PSNR and SSIM of a checkpoint on a folder, per image and on average, beside bicubic."""
+        """PSNR and SSIM of a checkpoint on a folder, beside bicubic; the scale is the checkpoint's own."""
         network = start.load(checkpoint, config).to(_device(config))
+        config = replace(config, network=network.config, data=replace(config.data, patch=network.multiple))
         if run is not None:
             run.start(config, seed=config.seed)
         count = len(sources.folders.pairs(data, config.scale))
