@@ -48,6 +48,7 @@ def test_parameters_may_be_lists_and_numpy_integers():
         (lambda: Neighborhood(3, dilation=0), "dilation must be at least 1"),
         (lambda: Neighborhood((3, 3), stride=(1, 1, 1)), "disagree on the number of axes"),
         (lambda: Neighborhood(7.0), "window=7.0 must be a whole number"),
+        (lambda: Window("8"), "size='8' must be a whole number"),
         (lambda: Neighborhood((3,) * 4), "1 to 3 axes"),
         (lambda: Window(0), "size must be at least 1"),
         (lambda: Window(4, shift=4), "shift must be 0 to 3"),

@@ -128,6 +128,7 @@ def convert(slug: str, path: str | Path, out: str | Path, config: Config | None 
     Raises:
         CheckpointMismatch, UserError: as :func:`load_official` does.
     """
+    _system(slug)  # an unknown one is told before a large file is read
     network, full = _load(slug, read(path), config)
     save(out, network, full, {"converted_from": Path(path).name, "system": slug})
     return Path(out)

@@ -39,10 +39,11 @@ def read(path: str | Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # what is no pickle fails in any way that its bytes happen to ask for
-        reason = str(error).strip().splitlines()
+        reason = str(error).strip().partition("\n")[0]
+        reason = reason.partition(". In PyTorch")[0]  # what follows is advice to run whatever the file holds
         raise UserError(
             f"{path} cannot be read as weights: it is damaged, or holds objects other than tensors, which fovea never "
-            f"runs ({reason[0] if reason else type(error).__name__})"
+            f"runs ({reason or type(error).__name__})"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}; it must hold a dictionary of tensors")

@@ -191,6 +191,7 @@ def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -
             TINY, tmp_path / "none", [photo], tmp_path / "o.png", quiet=True
         ),
         "is the input itself": lambda: TASK.predict(TINY, checkpoint, [photo], photo, quiet=True),
+        "a file must end in": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.gif", quiet=True),
         "tile=0": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, tile=0),
         "upscale=2": lambda: TASK.evaluate(
             replace(TINY, network=replace(NETWORK, upscale=4), weights="hat-small-x2"), None, images, quiet=True

@@ -82,6 +82,8 @@ def restored(
 
 def _targets(files: Sequence[Path], output: Path, scale: int) -> list[Path]:
     into_folder = len(files) > 1 or output.is_dir() or output.suffix.lower() not in SUFFIXES
+    if into_folder and len(files) == 1 and output.suffix and not output.is_dir():
+        raise UsageError(f"output {output}: a file must end in {', '.join(SUFFIXES)}, and there is no such folder")
     if not into_folder:
         targets = [output]
     else:
