@@ -102,6 +102,7 @@ def test_the_demonstration_ends_with_numbers_and_a_page(tmp_path: Path, images: 
     assert page.count("data:image/png;base64,") >= 14
     assert "Where the network looked" in page
     assert f"{measured['psnr']:.2f} dB" in page
+    assert f"{measured['untrained_psnr']:.2f} dB" in page
     assert "http" not in page.replace("http-equiv", "")
 
 

@@ -32,12 +32,14 @@ def page(
     lead: str,
     looked: tuple[Pixels, Attribution] | None = None,
     shipped: Sequence[Restoration] = (),
+    untrained: float | None = None,
 ) -> Report:
     """The report of a training or an evaluation, not yet written.
 
     Args:
         looked: low-resolution patch and attribution map; see ``where_it_looked``.
         shipped: the same images restored with the weights that come with fovea.
+        untrained: PSNR before the first step of training.
     """
     mean, before, ours = means(restorations), baseline(config), f"HAT x{config.scale}" if config.scale > 1 else "HAT"
     numbers = {
@@ -46,6 +48,10 @@ def page(
         "gain": f"{mean['psnr'] - mean['baseline_psnr']:+.2f} dB",
         f"SSIM, {before} / {ours}": f"{mean['baseline_ssim']:.4f} / {mean['ssim']:.4f}",
     }
+    if untrained is not None:
+        gain = f"{untrained - mean['baseline_psnr']:+.2f}"
+        start = ", which starts as an interpolation" if config.beginning == "interpolation" else ""
+        numbers[f"PSNR before training{start}"] = f"{untrained:.2f} dB ({gain})"
     if shipped:
         longer = means(shipped)["psnr"]
         numbers[f"PSNR, {SHIPPED}"] = f"{longer:.2f} dB ({longer - mean['baseline_psnr']:+.2f})"

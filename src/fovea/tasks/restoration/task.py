@@ -49,6 +49,9 @@ class Restoration(Task):
         results = measure.restored(network, pairs, config)
         looked = where_it_looked(network, results[0])
         measured = measure.means(results) | {"diffusion_index": looked[1].diffusion_index}
+        untrained = next((line["psnr"] for line in run.measurements() if line["step"] == 0), None)
+        if untrained is not None:
+            measured["untrained_psnr"] = untrained
         shipped = []
         if config.weights is not None:
             shipped = measure.restored(start.load(None, config).to(_device(config)), pairs, config)
@@ -60,6 +63,7 @@ class Restoration(Task):
             results,
             title=f"HAT x{config.scale}: photographs restored",
             lead=f"A small HAT, trained here in a few minutes, restores photographs it has never seen ({names}).",
+            untrained=untrained,
             looked=looked,
             shipped=shipped,
         ).write(run.report)
