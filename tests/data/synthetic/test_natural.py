@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fovea.data.synthetic.natural import clouds, leaves
+from fovea.data.synthetic.natural import clouds, image, leaves
 
 Generator = Callable[[int, int], np.ndarray]
 
@@ -25,7 +25,7 @@ def slope(generator: Generator) -> float:
     return -np.polyfit(np.log(frequency[middle]), np.log(power[middle]) / 2, 1)[0]
 
 
-@pytest.mark.parametrize("generator", [clouds, leaves])
+@pytest.mark.parametrize("generator", [clouds, leaves, image])
 @pytest.mark.parametrize("size", [1, 9, 64])
 def test_shape_and_seed(generator: Generator, size: int) -> None:
     image = generator(size, 5)

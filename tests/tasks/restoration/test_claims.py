@@ -29,6 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(claims, "NETWORK", TINY)
     monkeypatch.setattr(claims, "VARIANTS", {"HAT": TINY, "without both": replace(TINY, cab=False, ocab=False)})
     monkeypatch.setattr(claims, "LESSON", replace(claims.LESSON, steps=2, batch=1, validate_every=2))
+    monkeypatch.setattr(claims, "BEFORE", 3)
     monkeypatch.setattr("fovea.tasks.restoration.sources.TEXTURES", 1)
     monkeypatch.setattr("fovea.tasks.restoration.sources.TEXTURE", 64)
     monkeypatch.setattr(claims, "_diffusion", lambda checkpoint, config: 5.0)
@@ -62,7 +63,7 @@ def test_pretraining_compares_equal_steps(small: Path, monkeypatch: pytest.Monke
     assert found["pre-trained"]["psnr"]["mean"] == 31
     lesson = claims.LESSON
     assert calls[:3] == [
-        (4 * lesson.steps, lesson.lr, False),
+        (claims.BEFORE, lesson.lr, False),
         (lesson.steps, lesson.lr / 20, True),
         (lesson.steps, lesson.lr, False),
     ]

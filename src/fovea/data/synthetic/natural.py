@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+def image(size: int, seed: int | tuple[int, ...]) -> NDArray[np.uint8]:
+    """``[size, size, 3]`` bytes: dead leaves three times out of four, else clouds; pure in ``seed``."""
+    return leaves(size, seed) if np.random.default_rng(seed).random() < 0.75 else clouds(size, seed)
+
+
 def clouds(size: int, seed: int | tuple[int, ...], exponent: float = 1.0) -> NDArray[np.uint8]:
     """``[size, size, 3]`` bytes: noise whose amplitude falls as ``1 / frequency ** exponent``; pure in ``seed``."""
     draw = np.random.default_rng(seed)

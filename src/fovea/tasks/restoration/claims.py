@@ -24,7 +24,7 @@ from fovea.tasks.restoration.page import where_it_looked
 from fovea.tasks.restoration.task import Restoration
 from fovea.tasks.run import RunDirectory
 
-Source = Literal["photographs", "textures"]
+Source = Literal["photographs", "textures", "natural"]
 
 SEEDS = (0, 1, 2)
 NETWORK = HATConfig(
@@ -47,16 +47,18 @@ VARIANTS: dict[str, HATConfig] = {
     "window 4": replace(NETWORK, window_size=4),
 }
 LESSON = Optimisation(
-    steps=240,
+    steps=400,
     batch=4,
     lr=5e-4,
     schedule="cosine",
     warmup=20,
     gradient_clip=1.0,
     ema=0.98,
-    validate_every=240,
-    checkpoint_every=60,
+    validate_every=400,
+    checkpoint_every=100,
 )
+BEFORE = 3 * LESSON.steps
+"""Steps of pre-training on generated images."""
 
 
 def on_textures(*, quiet: bool = False) -> dict[str, Any]:
@@ -76,14 +78,15 @@ def pretraining(*, quiet: bool = False) -> dict[str, Any]:
     """
     runs: dict[str, list[dict[str, float]]] = {"pre-trained": [], "from scratch": []}
     for seed in SEEDS:
-        many = _config("textures", NETWORK, seed)
-        many = replace(many, optimisation=replace(LESSON, steps=4 * LESSON.steps, validate_every=4 * LESSON.steps))
+        many = _config("natural", NETWORK, seed)
+        many = replace(many, optimisation=replace(LESSON, steps=BEFORE, validate_every=BEFORE))
         few = _config("photographs", NETWORK, seed)
         gentle = replace(few, optimisation=replace(LESSON, lr=LESSON.lr / 20))
         before, _ = _trained(many, None, quiet)
         for name, config, checkpoint in (("pre-trained", gentle, before), ("from scratch", few, None)):
             runs[name].append(_trained(config, checkpoint, quiet)[1])
-    return {"data": "photographs", "steps": LESSON.steps, **{name: _summary(found) for name, found in runs.items()}}
+    facts = {"data": "photographs", "steps": LESSON.steps, "steps_before": BEFORE}
+    return facts | {name: _summary(found) for name, found in runs.items()}
 
 
 def _ablation(source: Source, quiet: bool) -> dict[str, Any]:

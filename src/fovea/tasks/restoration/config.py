@@ -17,8 +17,9 @@ Stage = Literal["sr", "denoise", "jpeg", "real", "real-gan"]
 class Data:
     """What is restored from what."""
 
-    source: Literal["photographs", "textures", "both"] = "both"
-    """Training images when no folder is given: scikit-image's photographs, generated textures, or the two in turn."""
+    source: Literal["photographs", "textures", "both", "natural"] = "both"
+    """Training images when no folder is given: scikit-image's photographs, generated textures, the two in turn, or
+    generated images with the statistics of natural ones (dead leaves and clouds)."""
     held_out: tuple[str, ...] = ("coffee", "chelsea")
     """Photographs that are never trained on; they are what is validated."""
     patch: int = 64

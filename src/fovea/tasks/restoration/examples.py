@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fovea.data.images import grey
 from fovea.data.resize import imresize
-from fovea.data.synthetic.textures import texture
 from fovea.tasks.fit import Batch
 
 Pixels = NDArray[np.uint8]
@@ -19,6 +18,8 @@ Examples = Callable[[int, int], Batch]
 """``(step, position) -> {"low": [C, h, w], "high": [C, s h, s w]}``, images in [0, 1]; a pure function."""
 Degrade = Callable[[Pixels, tuple[int, ...]], Pixels]
 """``(image, seed) -> `` what the network is given for it."""
+Draw = Callable[[int, tuple[int, ...]], Pixels]
+"""``(side, seed) -> `` a generated image."""
 Pairs = Sequence[tuple[Pixels, Pixels]]
 """``(low, high)`` images ``[h, w, C]`` and ``[s h, s w, C]``; taking one may mean reading a file."""
 
@@ -65,18 +66,22 @@ class CleanCrops:
 
 
 class Generated:
-    """A generated texture, another one every time, and what ``degrade`` makes of it.
+    """A generated image, another one every time, and what ``degrade`` makes of it.
 
-    The texture is drawn a little larger than the patch, so that no border shows in the smaller image.
+    The image is drawn a little larger than the patch, so that no border shows in the smaller image.
+
+    Args:
+        draw: ``(side, seed) -> [side, side, 3]``, pure in the seed.
     """
 
-    def __init__(self, degrade: Degrade, *, patch: int, scale: int, seed: int, channels: int) -> None:
-        self.degrade, self.patch, self.scale, self.seed, self.channels = degrade, patch, scale, seed, channels
+    def __init__(self, draw: Draw, degrade: Degrade, *, patch: int, scale: int, seed: int, channels: int) -> None:
+        self.draw, self.degrade = draw, degrade
+        self.patch, self.scale, self.seed, self.channels = patch, scale, seed, channels
 
     def __call__(self, step: int, position: int) -> Batch:
         margin = 4
         seed = (self.seed, step, position)
-        high = in_channels(texture((self.patch + 2 * margin) * self.scale, seed), self.channels)
+        high = in_channels(self.draw((self.patch + 2 * margin) * self.scale, seed), self.channels)
         low = self.degrade(high, seed)[margin:-margin, margin:-margin]
         border = margin * self.scale
         return {"low": as_tensor(low), "high": as_tensor(high[border:-border, border:-border])}

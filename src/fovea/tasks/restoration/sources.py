@@ -14,6 +14,7 @@ import torch
 from fovea.data import folders, images
 from fovea.data.images import list_images
 from fovea.data.photographs import PHOTOGRAPHS, photograph
+from fovea.data.synthetic import natural
 from fovea.data.synthetic.textures import texture
 from fovea.errors import UserError
 from fovea.tasks.restoration import degradations
@@ -107,7 +108,9 @@ def training(config: RestorationConfig, folder: Path | None) -> Examples:
         pairs = (_photograph(name, config, 0) for name in PHOTOGRAPHS if name not in config.data.held_out)
         made.append(crops([(pair.low, pair.high) for pair in pairs]))
     if config.data.source in ("textures", "both"):
-        made.append(Generated(degrade, patch=patch, scale=scale, seed=seed, channels=channels))
+        made.append(Generated(texture, degrade, patch=patch, scale=scale, seed=seed, channels=channels))
+    if config.data.source == "natural":
+        made.append(Generated(natural.image, degrade, patch=patch, scale=scale, seed=seed, channels=channels))
     return made[0] if len(made) == 1 else InTurn(*made)
 
 
