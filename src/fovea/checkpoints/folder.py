@@ -100,6 +100,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Checkpoint:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise UserError(f"{file} is damaged or cut short: {error}") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     if "fovea" not in metadata:
         raise UserError(f"{file} was not written by fovea; `fovea convert` reads official checkpoints")
     description = json.loads(metadata["fovea"])

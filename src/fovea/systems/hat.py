@@ -85,16 +85,20 @@ def _paper() -> dict[str, RestorationConfig]:
     for name, network in (("hat-s", HAT_S), ("hat", HAT)):
         for scale in (2, 3, 4):
             network = replace(network, upscale=scale)
-            presets[f"paper-{name}-x{scale}"] = RestorationConfig(
-                network=network, optimisation=X4 if scale == 4 else SCRATCH
-            )
+            scratch = RestorationConfig(network=network, optimisation=SCRATCH)
+            after_x2 = replace(scratch, optimisation=X4, beginning="checkpoint")
+            presets[f"paper-{name}-x{scale}"] = after_x2 if scale == 4 else scratch
     for name, network in (("hat", HAT), ("hat-l", HAT_L)):
         for scale in (2, 3, 4):
             pretrain = RestorationConfig(network=replace(network, upscale=scale), optimisation=PRETRAIN)
             presets[f"paper-{name}-x{scale}-pretrain"] = pretrain
-            presets[f"paper-{name}-x{scale}-finetune"] = replace(pretrain, optimisation=FINE_TUNE)
+            presets[f"paper-{name}-x{scale}-finetune"] = replace(
+                pretrain, optimisation=FINE_TUNE, beginning="checkpoint"
+            )
     presets["paper-real-mse"] = RestorationConfig(stage="real", network=HAT, optimisation=REAL)
-    presets["paper-real-gan"] = RestorationConfig(stage="real-gan", network=HAT, optimisation=REAL_GAN)
+    presets["paper-real-gan"] = RestorationConfig(
+        stage="real-gan", network=HAT, optimisation=REAL_GAN, beginning="checkpoint"
+    )
     for stage in ("denoise", "jpeg"):
         restoring = RestorationConfig(stage=stage, network=replace(HAT, upscale=1), optimisation=PRETRAIN)
         large = replace(SCRATCH, batch=8)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +18,7 @@ from fovea.data.synthetic.textures import texture
 from fovea.errors import UsageError, UserError
 from fovea.models.hat import HAT
 from fovea.models.hat_config import HATConfig
+from fovea.systems.hat import SYSTEM
 from fovea.tasks.fit import Batch, fit
 from fovea.tasks.optimisation import Hardware, Optimisation
 from fovea.tasks.restoration import TASK, measure, sources, start
@@ -23,7 +26,7 @@ from fovea.tasks.restoration.config import Adversary, Data, RestorationConfig
 from fovea.tasks.restoration.degradations import real_pairs
 from fovea.tasks.restoration.examples import Crops, as_pixels, as_tensor, resized
 from fovea.tasks.restoration.learner import AdversarialRestorer
-from fovea.tasks.restoration.metrics import psnr
+from fovea.tasks.restoration.metrics import psnr, ssim
 from fovea.tasks.run import RunDirectory
 
 NETWORK = HATConfig(
@@ -139,15 +142,18 @@ def test_evaluation_reads_both_layouts_and_measures_alike(tmp_path: Path, images
         TASK.evaluate(TINY, checkpoint, swin, quiet=True)
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(2, 33.678), (3, 30.404), (4, 28.431)])
-def test_bicubic_on_set5_is_what_the_papers_report(shared_data: Path, scale: int, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("scale", "decibels", "similarity"), [(2, 33.678, 0.9304), (3, 30.404, 0.8690), (4, 28.431, 0.8113)]
+)
+def test_bicubic_on_set5_is_what_the_papers_report(
+    shared_data: Path, scale: int, decibels: float, similarity: float
+) -> None:
     config = replace(TINY, network=replace(NETWORK, upscale=scale))
-    values = [
-        measure.compare(psnr, resized(pair.low, scale), pair.high, config)
-        for pair in sources.evaluation(config, shared_data / "set5")
-    ]
-    assert len(values) == 5
-    assert np.mean(values) == pytest.approx(expected, abs=5e-4)
+    pairs = list(sources.evaluation(config, shared_data / "set5"))
+    assert len(pairs) == 5
+    for metric, expected in ((psnr, decibels), (ssim, similarity)):
+        values = [measure.compare(metric, resized(pair.low, scale), pair.high, config) for pair in pairs]
+        assert np.mean(values) == pytest.approx(expected, abs=5e-4 if metric is psnr else 5e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3), (17, 12)])
@@ -184,6 +190,30 @@ def test_tiles_and_the_whole_agree_where_one_tile_suffices(tmp_path: Path, check
     assert 0 < float((outputs[0] - outputs[2]).abs().max()) < 0.5
 
 
+def test_tiles_tell_their_difference_from_the_whole(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in.png", torch.rand(3, 20, 24))
+    TASK.predict(TINY, checkpoint, [tmp_path / "in.png"], tmp_path / "out.png", tile=8, overlap=4, compare=True)
+    (told,) = re.findall(r"mean ([\d.]+), most ([\d.]+) of 255, PSNR ([\d.]+) dB", capsys.readouterr().err)
+    mean, most, decibels = map(float, told)
+    assert 0 < mean < most
+    assert mean < 255 / 10 ** (decibels / 20) < most
+
+
+def test_large_images_are_evaluated_in_tiles(images: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = list(sources.evaluation(TINY, images))
+    network = start.load(checkpoint, TINY)
+    whole = measure.restored(network, pairs, TINY)
+    seen: list[tuple[int, ...]] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    monkeypatch.setattr("fovea.tasks.restoration.inference.free_memory", lambda device: 400_000)
+    tiled = measure.restored(network, pairs, TINY)
+    assert len(seen) > len(pairs)
+    assert max(map(max, seen)) < 20
+    assert tiled[0].measured["psnr"] == pytest.approx(whole[0].measured["psnr"], abs=1)
+
+
 def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -> None:
     photo = images / "0.png"
     calls = {
@@ -192,6 +222,10 @@ def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -
             TINY, tmp_path / "none", [photo], tmp_path / "o.png", quiet=True
         ),
         "is the input itself": lambda: TASK.predict(TINY, checkpoint, [photo], photo, quiet=True),
+        "is a file, not a folder": lambda: TASK.predict(
+            TINY, checkpoint, [photo], photo / "below" / "o.png", quiet=True
+        ),
+        "compare=3": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, compare=3),
         "a file must end in": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.gif", quiet=True),
         "tile=0": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, tile=0),
         "upscale=2": lambda: TASK.evaluate(
@@ -212,6 +246,15 @@ def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -
         replace(TINY, network=replace(NETWORK, upscale=1))
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
+    tmp_path: Path, images: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(HAT, "forward", lambda *_: pytest.fail("computed"))
+    with pytest.raises(UserError, match=r"o.png: no permission to write in"):
+        TASK.predict(TINY, checkpoint, [images / "0.png"], tmp_path / "new" / "o.png", quiet=True)
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     network = HAT(NETWORK)
     with torch.no_grad():
@@ -220,7 +263,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         start.load(tmp_path, TINY)
     with pytest.raises(UserError, match="not finite"):
-        start.begin(TINY, tmp_path, run_in(tmp_path / "run"))
+        start.begin(TINY, tmp_path)
 
 
 def test_a_checkpoint_is_used_at_its_own_scale_and_window(tmp_path: Path, images: Path) -> None:
@@ -239,31 +282,63 @@ def test_training_does_not_begin_with_a_part_of_a_deeper_network(tmp_path: Path)
     deeper = replace(NETWORK, depths=(1, 1), num_heads=(2, 2))
     checkpoints.save(tmp_path / "deeper", HAT(deeper), deeper)
     with pytest.raises(checkpoints.CheckpointMismatch, match=r"depths \(1, 1\) -> \(1,\)") as caught:
-        start.begin(TINY, tmp_path / "deeper", run_in(tmp_path / "run"))
+        start.begin(TINY, tmp_path / "deeper")
     assert "groups.1.blocks" in str(caught.value)
 
 
-def test_x4_starts_from_x2_and_says_what_is_new(tmp_path: Path, checkpoint: Path) -> None:
-    run = run_in(tmp_path / "run")
-    run.start(TINY, seed=0)
-    network = start.begin(replace(TINY, network=replace(NETWORK, upscale=4)), checkpoint, run)
+def test_x4_starts_from_x2_and_says_what_is_new(checkpoint: Path) -> None:
+    network, told = start.begin(replace(TINY, network=replace(NETWORK, upscale=4)), checkpoint)
     source = checkpoints.load(checkpoint).network.state_dict()
     state = network.state_dict()
     assert all(torch.equal(state[name], source[name]) for name in source)
     new = sorted(set(state) - set(source))
     assert new
     assert all(name.startswith("upsampler.convs.1.") for name in new)
-    log = (run.path / "log.txt").read_text()
-    assert "upscale 2 -> 4" in log
-    assert all(name in log for name in new)
+    assert "upscale 2 -> 4" in told[0]
+    assert all(name in told[1] for name in new)
     with pytest.raises(checkpoints.CheckpointMismatch, match="embed_dim 8 -> 16"):
-        start.begin(replace(TINY, network=replace(NETWORK, embed_dim=16)), checkpoint, run)
+        start.begin(replace(TINY, network=replace(NETWORK, embed_dim=16)), checkpoint)
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path: Path, images: Path, checkpoint: Path) -> None:
+    stage_after = on(images, beginning="checkpoint")
+    wider = on(images, network=replace(NETWORK, embed_dim=16))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for words, config, weights, data in [
+        ("--checkpoint", stage_after, None, images),
+        ("embed_dim 8 -> 16", wider, checkpoint, images),
+        ("there is no checkpoint", TINY, tmp_path / "none", images),
+        ("empty", on(images), None, empty),
+    ]:
+        with pytest.raises((UserError, checkpoints.CheckpointMismatch), match=words):
+            TASK.train(config, run_in(tmp_path / "run"), data, checkpoint=weights, quiet=True)
+        assert not (tmp_path / "run").exists(), words
+
+
+def test_a_stage_after_another_goes_on_without_its_checkpoint(tmp_path: Path, images: Path, checkpoint: Path) -> None:
+    config = on(images, beginning="checkpoint")
+    TASK.train(config, run_in(tmp_path / "run"), images, checkpoint=checkpoint, quiet=True)
+    longer = replace(config, optimisation=replace(config.optimisation, steps=6))
+    TASK.train(longer, run_in(tmp_path / "run"), images, resume=True, quiet=True)
+    assert run_in(tmp_path / "run").measurements()[-1]["step"] == 6
+
+
+def test_the_trainings_after_another_stage_ask_for_its_weights() -> None:
+    presets = SYSTEM.presets
+    asking = {name for name, preset in presets.items() if preset.beginning == "checkpoint"}
+    fine = {f"paper-{name}-x{scale}-finetune" for name in ("hat", "hat-l") for scale in (2, 3, 4)}
+    assert asking == fine | {"paper-hat-s-x4", "paper-hat-x4", "paper-real-gan"}
 
 
 def test_pairs_are_what_the_stage_makes_of_the_clean_image(images: Path) -> None:
     high = as_pixels(read(images / "0.png").pixels)
     noisy = sources.degraded(high, replace(TINY, stage="denoise", network=replace(NETWORK, upscale=1)), 0)
-    assert 10 < np.std(noisy.astype(float) - high) < 30
+    noise = noisy.astype(float) - high
+    assert np.std(noise) == pytest.approx(25, rel=0.05)
+    assert np.abs(noise - noise.round()).max() > 0.4
+    assert noisy.min() < 0
+    assert noisy.max() > 255
     assert np.array_equal(
         noisy, sources.degraded(high, replace(TINY, stage="denoise", network=replace(NETWORK, upscale=1)), 0)
     )

@@ -59,9 +59,9 @@ class RestorationConfig:
     adversary: Adversary = field(default_factory=Adversary)
     hardware: Hardware = field(default_factory=Hardware)
     seed: int = 0
-    beginning: Literal["random", "interpolation", "weights"] = "random"
+    beginning: Literal["random", "interpolation", "weights", "checkpoint"] = "random"
     """What a training begins with where no checkpoint is given: random layers as in the papers, layers that interpolate
-    (``models/hat_start.py``), or ``weights``."""
+    (``models/hat_start.py``), or ``weights``. With ``checkpoint`` one must be given: that of the stage before."""
     weights: str | None = None
     """Name of the weights that come with fovea and fit ``network``; what is used where no checkpoint is given."""
 

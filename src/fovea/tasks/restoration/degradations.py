@@ -45,6 +45,8 @@ def real_pairs(batch: Batch, scale: int, patch: int) -> Batch:
     """Clean images ``high [B, 3, H, W]`` to training patches: ``low``, ``high``, and ``sharp``, unsharp-masked.
 
     Each image is degraded whole, from its sharpened form, and a patch of ``patch`` low-quality pixels cut out of it.
+    The draws are each image's own. (The official training resizes and filters a batch alike and mixes it up again
+    through a pool of 180 pairs; here every batch is as various as that pool.)
     """
     sharp = sharpened(batch["high"])
     low = torch.stack([degrade(image, scale) for image in sharp])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,15 +13,16 @@ from torch import Tensor
 from fovea.data.images import grey
 from fovea.data.resize import imresize
 from fovea.tasks.fit import Batch
+from fovea.tasks.restoration.pictures import Levels, Pixels
 
-Pixels = NDArray[np.uint8]
+AnyLevels = TypeVar("AnyLevels", NDArray[np.uint8], Levels)
 Examples = Callable[[int, int], Batch]
 """``(step, position) -> {"low": [C, h, w], "high": [C, s h, s w]}``, images in [0, 1]; a pure function."""
-Degrade = Callable[[Pixels, tuple[int, ...]], Pixels]
+Degrade = Callable[[Pixels, tuple[int, ...]], Levels]
 """``(image, seed) -> `` what the network is given for it."""
 Draw = Callable[[int, tuple[int, ...]], Pixels]
 """``(side, seed) -> `` a generated image."""
-Pairs = Sequence[tuple[Pixels, Pixels]]
+Pairs = Sequence[tuple[Levels, Pixels]]
 """``(low, high)`` images ``[h, w, C]`` and ``[s h, s w, C]``; taking one may mean reading a file."""
 
 
@@ -97,7 +99,7 @@ class InTurn:
         return self.sources[(step + position) % len(self.sources)](step, position)
 
 
-def _turned(image: Pixels, turns: NDArray[np.integer]) -> Pixels:
+def _turned(image: AnyLevels, turns: NDArray[np.integer]) -> AnyLevels:
     """Flipped left to right, top to bottom, transposed: each where its flag is set."""
     if turns[0]:
         image = image[:, ::-1]
@@ -111,13 +113,13 @@ def in_channels(image: Pixels, channels: int) -> Pixels:
     return image if image.shape[-1] == channels else as_pixels(grey(as_tensor(image)))
 
 
-def resized(image: Pixels, scale: float) -> Pixels:
+def resized(image: Levels, scale: float) -> Pixels:
     """The image enlarged or made smaller by bicubic interpolation (MATLAB's), rounded to bytes."""
     return as_pixels(imresize(as_tensor(image).double(), scale))
 
 
-def as_tensor(image: Pixels) -> Tensor:
-    """``[H, W, C]`` bytes to ``[C, H, W]`` floats in [0, 1]."""
+def as_tensor(image: Levels) -> Tensor:
+    """``[H, W, C]`` levels of 255 to ``[C, H, W]`` floats, 1 for 255."""
     return torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0).float() / 255
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fovea.tasks.restoration.config import RestorationConfig
 from fovea.tasks.restoration.examples import as_pixels, as_tensor, resized
-from fovea.tasks.restoration.inference import Tiles, restore
+from fovea.tasks.restoration.inference import Tiles, automatic, restore
 from fovea.tasks.restoration.metrics import psnr, ssim
 from fovea.tasks.restoration.pictures import Pixels, Restoration
 from fovea.tasks.restoration.sources import Pair
@@ -28,12 +28,23 @@ def restored(
     tiles: Tiles | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Restoration]:
-    """Restore every pair and measure it as the papers do (PSNR and SSIM, see ``compare``)."""
+    """Restore every pair and measure it as the papers do (PSNR and SSIM, see ``compare``).
+
+    Without ``tiles`` images are restored whole, but those that would not fit into memory in the largest tiles that do.
+    """
     device = next(network.parameters()).device
     results = []
     for pair in pairs:
         low = as_tensor(pair.low).to(device)
-        image = restore(network, low, scale=config.scale, multiple=config.network.window_size, tiles=tiles).image
+        window = config.network.window_size
+        cut = tiles or automatic(
+            *low.shape[1:],
+            channels=config.network.embed_dim,
+            scale=config.scale,
+            multiple=window,
+            device=device,
+        )
+        image = restore(network, low, scale=config.scale, multiple=window, tiles=cut).image
         ours = as_pixels(image)
         before = resized(pair.low, config.scale)
         measured = {
@@ -42,7 +53,7 @@ def restored(
             "baseline_psnr": compare(psnr, before, pair.high, config),
             "baseline_ssim": compare(ssim, before, pair.high, config),
         }
-        results.append(Restoration(pair.name, pair.low, before, ours, pair.high, measured))
+        results.append(Restoration(pair.name, as_pixels(low), before, ours, pair.high, measured))
         progress()
     return results
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from fovea.tasks.report import Report
 
 Pixels = NDArray[np.uint8]
+Levels = NDArray[np.uint8] | NDArray[np.float32]
+"""What a network is given, in levels of 255: a file's bytes, or noise added to them."""
 
 
 @dataclass(frozen=True)

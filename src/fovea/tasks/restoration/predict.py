@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fovea.data.images import SUFFIXES, list_images, read, write_like
-from fovea.errors import UsageError
+from fovea.errors import UsageError, UserError
 from fovea.models.hat import HAT
 from fovea.tasks.progress import bar
 from fovea.tasks.restoration.inference import Mode, Tiles, automatic, restore
@@ -28,6 +30,7 @@ def predict(
     tile: Tile = "auto",
     overlap: int = 32,
     mode: Mode = "blend",
+    compare: bool = False,
     quiet: bool = False,
 ) -> list[Path]:
     """Restore files and write them to ``output``: a file for one input, else a folder. Returns what was written.
@@ -37,7 +40,10 @@ def predict(
         tile: side of the tiles in pixels of the input; ``auto`` cuts only what would not fit into memory.
         overlap: what each tile is computed with beyond its sides.
         mode: ``blend``, or ``official`` for tiles pasted side by side.
+        compare: also compute every image whole, and tell by how much the tiles differ from it.
     """
+    if not isinstance(compare, bool):
+        raise UsageError(f"compare={compare}; it must be true or false")
     files = [file for path in inputs for file in (list_images(path, nested=False) if path.is_dir() else [path])]
     targets = _targets(files, output, network.scale)
     written = []
@@ -51,12 +57,21 @@ def predict(
             pixels, disagreement = restored(network, picture.pixels, tiles, progress)
         written.append(write_like(target, pixels, picture))
         if not quiet:
-            seams = (
-                f", {count} tiles that disagree by {disagreement:.2f} of 255 where they overlap" if count > 1 else ""
-            )
-            size = f"{pixels.shape[2]} x {pixels.shape[1]}{seams}"
-            print(f"{file} ({width} x {height}) -> {target} ({size})", file=sys.stderr)
+            facts = [f"{pixels.shape[2]} x {pixels.shape[1]}"]
+            if count > 1:
+                facts.append(f"{count} tiles that disagree by {disagreement:.2f} of 255 where they overlap")
+            if compare and tiles:
+                facts.append(difference(pixels, restored(network, picture.pixels)[0]))
+            print(f"{file} ({width} x {height}) -> {target} ({', '.join(facts)})", file=sys.stderr)
     return written
+
+
+def difference(tiled: Tensor, whole: Tensor) -> str:
+    """In words, how far an image computed in tiles is from the one computed whole; both in [0, 1]."""
+    apart = (tiled - whole).abs() * 255
+    square = float(apart.square().mean())
+    decibels = f"{10 * math.log10(255**2 / square):.1f} dB" if square else "equal"
+    return f"against the whole image: mean {apart.mean():.3f}, most {apart.max():.2f} of 255, PSNR {decibels}"
 
 
 def restored(
@@ -94,9 +109,21 @@ def _targets(files: Sequence[Path], output: Path, scale: int) -> list[Path]:
     if len(set(targets)) < len(targets):
         raise UsageError("two inputs have the same name and would be written to the same file")
     for file, target in zip(files, targets, strict=True):
+        _writable(target)
         if target.exists() and file.exists() and target.samefile(file):
             raise UsageError(f"output {target} is the input itself; choose another name")
     return targets
+
+
+def _writable(target: Path) -> None:
+    """Raises ``UserError`` where the file could not be written, before anything is computed for it."""
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"output {target}: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output {target}: no permission to write in {folder}")
+    if target.is_dir():
+        raise UsageError(f"output {target} is a folder; a file is to be written there")
 
 
 def _tiles(network: HAT, height: int, width: int, tile: Tile, overlap: int, mode: Mode) -> Tiles | None:

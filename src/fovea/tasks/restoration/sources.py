@@ -31,7 +31,7 @@ from fovea.tasks.restoration.examples import (
     in_channels,
     resized,
 )
-from fovea.tasks.restoration.pictures import Pixels
+from fovea.tasks.restoration.pictures import Levels, Pixels
 
 TEXTURES, TEXTURE = 6, 192
 """Number and side of the textures that are validated."""
@@ -41,14 +41,14 @@ HELD_OUT = 2**40
 
 @dataclass(frozen=True)
 class Pair:
-    """An image as it is given and as it should be: ``[h, w, C]`` and ``[s h, s w, C]`` bytes."""
+    """An image as it is given, ``[h, w, C]`` in levels of 255, and as it should be, ``[s h, s w, C]`` bytes."""
 
     name: str
-    low: Pixels
+    low: Levels
     high: Pixels
 
 
-class Folder(Sequence[tuple[Pixels, Pixels]]):
+class Folder(Sequence[tuple[Levels, Pixels]]):
     """The pairs of a user's folder, read when they are asked for; the last ones read stay in memory."""
 
     def __init__(self, folder: Path, config: RestorationConfig) -> None:
@@ -59,7 +59,7 @@ class Folder(Sequence[tuple[Pixels, Pixels]]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Pixels, Pixels]:  # type: ignore[override]
+    def __getitem__(self, index: int) -> tuple[Levels, Pixels]:  # type: ignore[override]
         pair = self.pair(index)
         patch = self.config.data.patch
         if min(pair.low.shape[:2]) < patch:
@@ -93,7 +93,7 @@ def training(config: RestorationConfig, folder: Path | None) -> Examples:
     """
     patch, scale, seed, channels = config.data.patch, config.scale, config.seed, config.network.in_chans
 
-    def degrade(high: Pixels, seed: tuple[int, ...]) -> Pixels:
+    def degrade(high: Pixels, seed: tuple[int, ...]) -> Levels:
         return degraded(high, config, seed)
 
     def crops(pairs: Pairs) -> Crops:
@@ -136,11 +136,10 @@ def _clean(config: RestorationConfig, folder: Path | None) -> Sequence[Pixels]:
     return [image for image in found if min(image.shape[:2]) >= config.data.crop]
 
 
-def degraded(high: Pixels, config: RestorationConfig, seed: int | tuple[int, ...]) -> Pixels:
-    """What the stage's network is given for an image: made smaller, noisy, or compressed."""
+def degraded(high: Pixels, config: RestorationConfig, seed: int | tuple[int, ...]) -> Levels:
+    """What the stage's network is given for an image: made smaller, noisy (not rounded or cut), or compressed."""
     if config.stage == "denoise":
-        noise = np.random.default_rng(seed).normal(0, config.data.sigma, high.shape)
-        return (high + noise).round().clip(0, 255).astype(np.uint8)
+        return (high + np.random.default_rng(seed).normal(0, config.data.sigma, high.shape)).astype(np.float32)
     if config.stage == "jpeg":
         return compressed(high, config.data.quality)
     if config.stage in ("real", "real-gan"):

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from fovea import checkpoints
 from fovea.checkpoints.reading import read
-from fovea.errors import UserError, unknown
+from fovea.errors import UsageError, UserError, unknown
 from fovea.models.hat import HAT
 from fovea.models.hat_start import start_as_interpolation
 from fovea.tasks.restoration.config import RestorationConfig
-from fovea.tasks.run import RunDirectory
 
 
 def shipped() -> dict[str, Path]:
@@ -49,15 +48,22 @@ def load(checkpoint: Path | None, config: RestorationConfig) -> HAT:
     return _read(checkpoint)
 
 
-def begin(config: RestorationConfig, checkpoint: Path | None, run: RunDirectory) -> HAT:
-    """A network to train: new weights by the seed, or those of ``checkpoint``.
+def begin(config: RestorationConfig, checkpoint: Path | None) -> tuple[HAT, list[str]]:
+    """A network to train, and what is to be said of it: new weights by the seed, or those of ``checkpoint``.
 
     From a network of another scale everything is taken but the layers that enlarge, as x4 is trained from x2.
+
+    Raises ``UsageError`` when the training goes on from an earlier stage and no checkpoint is given.
     """
     torch.manual_seed(config.seed)
     network = HAT(config.network)
+    if checkpoint is None and config.beginning == "checkpoint":
+        raise UsageError(
+            "this training goes on from the weights of the stage before it: give them with --checkpoint, "
+            "or set beginning=random"
+        )
     if checkpoint is None and config.beginning != "weights":
-        return start_as_interpolation(network) if config.beginning == "interpolation" else network
+        return (start_as_interpolation(network) if config.beginning == "interpolation" else network), []
     source = _read(checkpoint) if checkpoint is not None else load(None, config)
     differing = [
         f"{field.name} {getattr(source.config, field.name)} -> {getattr(config.network, field.name)}"
@@ -65,11 +71,12 @@ def begin(config: RestorationConfig, checkpoint: Path | None, run: RunDirectory)
         if getattr(source.config, field.name) != getattr(config.network, field.name)
     ]
     new = transfer(network, source, "; ".join(differing) or "the same configuration")
+    told = []
     if differing:
-        run.say(f"starting from {checkpoint or config.weights} ({'; '.join(differing)})")
+        told.append(f"starting from {checkpoint or config.weights} ({'; '.join(differing)})")
     if new:
-        run.say(f"new weights, with no source in the checkpoint: {', '.join(new)}")
-    return network
+        told.append(f"new weights, with no source in the checkpoint: {', '.join(new)}")
+    return network, told
 
 
 def transfer(network: nn.Module, source: nn.Module, difference: str) -> list[str]:

@@ -19,7 +19,7 @@ from fovea.tasks.restoration import measure, predict, sources, start
 from fovea.tasks.restoration.config import RestorationConfig
 from fovea.tasks.restoration.degradations import real_pairs
 from fovea.tasks.restoration.learner import AdversarialRestorer, Restorer
-from fovea.tasks.restoration.losses import Perceptual, perceptual
+from fovea.tasks.restoration.losses import perceptual
 from fovea.tasks.restoration.page import page, where_it_looked
 from fovea.tasks.restoration.pictures import Restoration as Restored
 from fovea.tasks.run import RunDirectory
@@ -39,13 +39,13 @@ class Restoration(Task):
     ) -> dict[str, float]:
         """Train on photographs at hand, restore those held out, and show it all in ``report.html``."""
         began = time.perf_counter()
-        _features(config)
-        run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
-        network = start.begin(config, None, run)
+        network, told = start.begin(config, None)
         pairs = sources.validation(config)
+        learner = _learner(network, config, pairs, None)
+        _started(run, config, told, resume=resume)
         if not resume:
             run.measure(step=0, **measure.summary(network.eval(), pairs, config))
-        network = _taught(network, config, run, pairs, None, resume=resume, quiet=quiet)
+        network = _taught(learner, config, run, resume=resume, quiet=quiet)
         results = measure.restored(network, pairs, config)
         looked = where_it_looked(network, results[0])
         measured = measure.means(results) | {"diffusion_index": looked[1].diffusion_index}
@@ -88,11 +88,12 @@ class Restoration(Task):
         """Train on a folder of images (or photographs at hand), from a checkpoint or from new weights."""
         if data is not None and not data.is_dir():
             raise UsageError(f"data={data}; it must be a folder of images")
-        _features(config)
-        run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
-        network = start.begin(config, checkpoint, run)
+        goes_on = resume and run.last.is_file()
+        network, told = (HAT(config.network), []) if goes_on else start.begin(config, checkpoint)
         pairs = sources.validation(config)
-        network = _taught(network, config, run, pairs, data, resume=resume, quiet=quiet)
+        learner = _learner(network, config, pairs, data)
+        _started(run, config, told, resume=resume)
+        network = _taught(learner, config, run, resume=resume, quiet=quiet)
         results = measure.restored(network, pairs, config)
         measured = measure.means(results)
         lead = f"Trained for {config.optimisation.steps} steps; measured on images it is not trained on."
@@ -142,22 +143,19 @@ class Restoration(Task):
         quiet: bool = False,
         **options: Any,
     ) -> list[Path]:
-        """Restore photographs; ``options`` are ``tile``, ``overlap`` and ``mode`` of ``predict.predict``."""
+        """Restore photographs; ``options`` are those of ``predict.predict``."""
         network = start.load(checkpoint, config).to(_device(config))
         return predict.predict(network, inputs, output, quiet=quiet, **options)
 
 
-def _taught(
-    network: HAT,
-    config: RestorationConfig,
-    run: RunDirectory,
-    pairs: list[sources.Pair],
-    data: Path | None,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> HAT:
-    learner = _learner(network, config, pairs, data)
+def _started(run: RunDirectory, config: RestorationConfig, told: Sequence[str], *, resume: bool) -> None:
+    """Make the folder, once everything that could be refused has been made."""
+    run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
+    for line in told:
+        run.say(line)
+
+
+def _taught(learner: Restorer, config: RestorationConfig, run: RunDirectory, *, resume: bool, quiet: bool) -> HAT:
     taught = fit(
         learner,
         config.optimisation,
@@ -172,11 +170,6 @@ def _taught(
     return taught
 
 
-def _features(config: RestorationConfig) -> Perceptual | None:
-    """The perceptual loss of the GAN stage; asked for before anything is written, because users forget its weights."""
-    return perceptual(config.adversary.perceptual) if config.stage == "real-gan" else None
-
-
 def _learner(network: HAT, config: RestorationConfig, pairs: list[sources.Pair], data: Path | None) -> Restorer:
     examples = sources.training(config, data)
 
@@ -187,7 +180,8 @@ def _learner(network: HAT, config: RestorationConfig, pairs: list[sources.Pair],
         return real_pairs(batch, config.scale, config.data.patch)
 
     if config.stage == "real-gan":
-        return AdversarialRestorer(network, examples, validated, degrade, config.adversary, _features(config))
+        features = perceptual(config.adversary.perceptual)
+        return AdversarialRestorer(network, examples, validated, degrade, config.adversary, features)
     return Restorer(network, examples, validated, degrade if config.stage == "real" else None)
 
 
