@@ -94,13 +94,16 @@ def test_registered_as_pytorch_demands() -> None:
     torch.library.opcheck(torch.ops.fovea.attention_backward.default, backward, test_utils=tests)
 
 
-def test_compiles_as_one_graph() -> None:
+@pytest.mark.parametrize("inductor", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiles_as_one_graph(inductor: bool, request: pytest.FixtureRequest) -> None:
+    if inductor:
+        request.getfixturevalue("compiler")
     pattern = Neighborhood(3)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return fovea.attention(2 * q, k, v, pattern)
 
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(run, fullgraph=True, backend="inductor" if inductor else "aot_eager")
     inputs = [tokens(1, 6, 7, 2, 4) for _ in range(3)]
     wanted, found = run(*inputs), compiled(*inputs)
     torch.testing.assert_close(found, wanted)
@@ -174,6 +177,7 @@ def test_text_and_pattern_are_one() -> None:
 X = torch.randn(2, 6, 7, 4, 8)
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "array": ({"value": X.numpy()}, "value is a ndarray; it must be a torch.Tensor"),
     "axes": ({"query": torch.randn(2, 4, 8)}, r"query has shape \(2, 4, 8\)"),
     "dtype": ({"query": X.int()}, r"query has dtype torch.int32; it may be torch.float64"),
     "batch": ({"key": X[:1], "value": X[:1]}, r"key has shape \(1, 6, 7, 4, 8\)"),

@@ -162,6 +162,23 @@ def test_same_numbers_twice(backend: str) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def gradient_rows(gradient: Tensor) -> list[int]:
+    """The tokens whose gradient is no number."""
+    return gradient.isnan().any(-1)[0, :, 0].nonzero().flatten().tolist()
+
+
+def test_definition_keeps_gradients_that_are_no_numbers_to_the_keys_of_their_query() -> None:
+    tensors = [torch.randn(1, 12, 1, 4) for _ in range(3)]
+    tensors[0][0, 6] = float("nan")
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    out = fovea.attention(*leaves, pattern=Neighborhood(3), backend="reference")
+    grads = torch.autograd.grad(out, leaves, torch.ones_like(out))
+    seen = torch.from_numpy(np.asarray(Neighborhood(3).mask(12)))[6]
+    for gradient in grads[1:]:
+        assert torch.equal(gradient.isnan().any(-1)[0, :, 0], seen)
+    assert gradient_rows(grads[0]) == [6]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_definition_keeps_what_is_not_finite_to_those_who_see_it(value: float) -> None:
     x = torch.randn(1, 12, 1, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,10 +45,10 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Any:
     def put(backends: list[Paper], prices: dict[str, Prices | None]) -> None:
         monkeypatch.setattr(planner, "backends", lambda: {backend.name: backend for backend in backends})
         monkeypatch.setattr(calibration, "prices", lambda backend, *rest: prices[backend.name])
-        planner.choose.cache_clear()
+        planner.forget_plans()
 
     yield put
-    planner.choose.cache_clear()
+    planner.forget_plans()
 
 
 def test_prices_and_work_decide(shelf: Any) -> None:
@@ -106,16 +106,29 @@ def test_local_attention_is_never_dense() -> None:
         assert plan.chosen.work.pairs < 4 * 2 * plan.problem.pairs
 
 
-def test_planning_what_was_planned_is_quick() -> None:
-    problem = fovea.plan(Neighborhood(7), (56, 56), heads=4, head_dim=32).problem
-    planner.choose(problem, "auto")
-    shortest = float("inf")
-    for _ in range(20):
-        began = time.perf_counter()
-        for _ in range(50):
-            planner.choose(problem, "auto")
-        shortest = min(shortest, (time.perf_counter() - began) / 50)
-    assert shortest < 50e-6
+def test_what_was_planned_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned(pattern: str) -> planner.Plan:
+        return fovea.plan(pattern, [56, 56], heads=4, head_dim=32)  # type: ignore[arg-type]
+
+    seen = planned("neighborhood:window=7")
+    planner.choose(seen.problem, "auto")
+
+    def rank(_: object) -> None:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr(planner, "rank", rank)
+    assert planned("neighborhood:window=7") is seen
+    assert planner.choose(seen.problem, "auto").name == seen.backend
+    with pytest.raises(AssertionError, match="planned again"):
+        planned("neighborhood:window=9")
+
+
+def test_plans_are_forgotten_with_the_prices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOVEA_CACHE", str(tmp_path))
+    seen = fovea.plan("window:size=8", (16, 16))
+    planner.forget()
+    assert fovea.plan("window:size=8", (16, 16)) is not seen
+    planner.forget()
 
 
 def test_a_plan_is_plain_values() -> None:
@@ -137,6 +150,10 @@ def test_one_plan_a_group_of_heads() -> None:
         ({"heads": 3, "kv_heads": 2}, "heads=3, kv_heads=2; kv_heads must divide heads"),
         ({"dtype": torch.int8}, "dtype=torch.int8; it may be"),
         ({"grid": (4, 4, 4, 4)}, "grid"),
+        ({"head_dim": 0}, "head_dim=0; it must be an integer of at least 1"),
+        ({"batch": 1.5}, "batch=1.5"),
+        ({"device": "abacus"}, "device='abacus'; it must be a device that PyTorch can use here"),
+        ({"pattern": 7}, "pattern=7; it must be a pattern or its text"),
         ({"pattern": "neighborhood:window=9"}, "window"),
         ({"pattern": PerHead((Full(), Full()))}, "heads=1"),
         ({"pattern": "blocks:size=2,terms=local(1)", "grid": 8, "bias": True}, "takes no relative bias"),

@@ -14,7 +14,6 @@ from fovea.cli.output import show, show_json, show_table
 OPTIONAL = {
     "matplotlib": "draw",
     "lightning": "train",
-    "torchmetrics": "train",
     "PIL": "restoration",
     "scipy": "restoration",
     "skimage": "restoration",
@@ -98,9 +97,9 @@ def show_cache(json: words.Json = False) -> None:
 
 def forget_cache() -> None:
     """Forget what was measured of this machine; it is measured anew when next needed."""
-    from fovea.kernels import calibration
+    from fovea.kernels import planner
 
-    files = calibration.forget()
+    files = planner.forget()
     show(f"forgotten: {files} measurements" if files else "nothing was remembered")
 
 

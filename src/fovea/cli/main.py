@@ -21,7 +21,6 @@ from fovea.errors import MissingExtra, UserError
 EXTRAS = {
     "matplotlib": "draw",
     "lightning": "train",
-    "torchmetrics": "train",
     "PIL": "restoration",
     "scipy": "restoration",
     "skimage": "restoration",

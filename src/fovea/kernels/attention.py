@@ -108,6 +108,9 @@ def attention(
     >>> attention(tokens, tokens, tokens, "neighborhood:window=3").shape
     torch.Size([1, 8, 8, 2, 4])
     """
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor")
     device = query.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

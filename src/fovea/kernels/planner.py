@@ -238,15 +238,59 @@ def plan(
         batch, heads, kv_heads, head_dim, value_dim, extra, bias, dtype, device: as the call's tensors would have.
         grad: plan the backward pass instead of the forward pass.
 
-    Raises ``ValueError`` where the pattern does not fit the grids.
+    A problem that was planned before is looked up.
+
+    Raises ``ValueError`` where the pattern does not fit the grids, or where a number or the device makes no sense.
 
     >>> plan("window:size=8", (64, 64), heads=4).problem.pairs
     262144
     """
+    if not isinstance(pattern, Pattern | str):
+        raise ValueError(f"pattern={pattern!r}; it must be a pattern or its text, e.g. 'neighborhood:window=7'")
+    grids = (tuple(size) if isinstance(size, list) else size for size in (grid, key_grid))
+    return _plan(
+        pattern, *grids, batch, heads, heads if kv_heads is None else kv_heads, head_dim,
+        head_dim if value_dim is None else value_dim, extra, bias, dtype, device, grad,
+    )  # fmt: skip
+
+
+def forget_plans() -> None:
+    """Plan what was planned before anew."""
+    _plan.cache_clear()
+    choose.cache_clear()
+
+
+def forget() -> int:
+    """Forget all plans and the prices they were made with; returns how many files of the cache folder were deleted."""
+    forget_plans()
+    return calibration.forget()
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    pattern: Pattern | str,
+    grid: int | Grid,
+    key_grid: int | Grid | None,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    value_dim: int,
+    extra: int,
+    bias: bool,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    grad: bool,
+) -> Plan:
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
     grids = as_grids(grid, key_grid)
-    kv_heads = heads if kv_heads is None else kv_heads
-    if heads < 1 or kv_heads < 1 or heads % kv_heads:
+    for name, number, least in (
+        ("batch", batch, 0), ("heads", heads, 1), ("kv_heads", kv_heads, 1), ("head_dim", head_dim, 1),
+        ("value_dim", value_dim, 1), ("extra", extra, 0),
+    ):  # fmt: skip
+        if not isinstance(number, int) or number < least:
+            raise ValueError(f"{name}={number!r}; it must be an integer of at least {least}")
+    if heads % kv_heads:
         raise ValueError(f"heads={heads}, kv_heads={kv_heads}; kv_heads must divide heads")
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype}; it may be {', '.join(map(str, DTYPES))}")
@@ -255,8 +299,8 @@ def plan(
     if bias:
         bias_shape(pattern, *grids)
     problem = Problem(
-        pattern, *grids, batch, heads, kv_heads, head_dim, head_dim if value_dim is None else value_dim, extra, bias,
-        head_dim**-0.5, dtype, torch.device(device), grad,
+        pattern, *grids, batch, heads, kv_heads, head_dim, value_dim, extra, bias, head_dim**-0.5, dtype,
+        _device(device), grad,
     )  # fmt: skip
     if isinstance(pattern, PerHead):
         if pattern.heads != heads:
@@ -266,6 +310,16 @@ def plan(
         first, *rest = (_planned(smaller) for smaller, _, _, _ in groups(problem, "auto"))
         return Plan(first.problem, first.backend, first.candidates, tuple(rest))
     return _planned(problem)
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError is how PyTorch tells that it lacks CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device={str(device)!r}; it must be a device that PyTorch can use here ({reason})") from error
+    return found
 
 
 def _planned(problem: Problem) -> Plan:

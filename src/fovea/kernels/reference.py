@@ -155,8 +155,9 @@ def _logits(problem: Problem, q: Tensor, k: Tensor, bias: Tensor | None) -> Tens
 
 
 def _weights(logits: Tensor, lse: Tensor) -> Tensor:
-    """``exp(logits - lse)``; zeros in rows that see nothing."""
-    return (logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
+    """``exp(logits - lse)``; zeros for keys that are not seen, also in rows that are not numbers."""
+    weights = (logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
+    return weights.masked_fill_(logits == -torch.inf, 0)
 
 
 def _product(weights: Tensor, rows: Tensor) -> Tensor:
