@@ -1,4 +1,4 @@
-"""The tiled backend's memory: linear in the tokens, never a table of all pairs."""
+"""The tiled backend: any tile gives the same numbers; memory linear in the tokens, never a table of all pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fovea
-from fovea.kernels.tiled import CHUNK_BYTES
+from fovea.kernels.problem import describe
+from fovea.kernels.tiled import CHUNK_BYTES, Tiled
 from fovea.patterns import Blocks, GridPattern, Neighborhood, Pattern, SlidingWindow, Window
 
 MIB = 1 << 20
@@ -56,3 +57,17 @@ def test_peak_is_linear_in_the_tokens(pattern: Pattern, grid: tuple[int, ...], b
 def test_peak_of_a_large_grid() -> None:
     """128 x 128 tokens under a window of 13: a table of the logits of all pairs would be 4 GiB."""
     assert peak(Neighborhood(13), (128, 128)) < 64 * MIB
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (3, 5), (8, 8), (21, 4)])
+@pytest.mark.parametrize(
+    "pattern", [Neighborhood(5), Neighborhood(5, 2), Neighborhood((3, 4), 1, (2, 3)), Window(8, 4)]
+)
+def test_any_tile_gives_the_same_numbers(pattern: GridPattern, tile: tuple[int, int]) -> None:
+    query, key, value = torch.randn(3, 1, 19, 14, 2, 8).unbind(0)
+    problem = describe(pattern, query, key, value, None, None, None, None)
+    out, lse = Tiled(tile).forward(problem, query, key, value, None, None, None)
+    wanted, exact = fovea.attention(query, key, value, pattern, backend="reference", return_lse=True)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lse, exact, rtol=1e-5, atol=1e-5)
+    assert Tiled(tile).work(problem).tile == tile

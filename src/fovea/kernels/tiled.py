@@ -19,6 +19,7 @@ from fovea.kernels.backend import Backend, Gradients, Work, matmul_flops, tensor
 from fovea.kernels.problem import Problem
 from fovea.kernels.schedule import Call, Edges, Schedule, Summary, candidates, is_plain_causal, schedule
 from fovea.patterns import Blocks, GridPattern, PerHead
+from fovea.patterns.pattern import Grid
 
 CHUNK_BYTES = 8 << 20
 """Bound of the keys and values copied at a time."""
@@ -31,9 +32,16 @@ _SECONDS_PER_RUN = 10e-6
 
 
 class Tiled(Backend):
-    """Tiles of queries against the union box of their keys, by fused dense attention."""
+    """Tiles of queries against the union box of their keys, by fused dense attention.
+
+    Args:
+        tile: queries of a tile along each axis of grid patterns; by default what should cost least for each problem.
+    """
 
     name = "tiled"
+
+    def __init__(self, tile: Grid | None = None) -> None:
+        self.tile = tile
 
     def refuses(self, problem: Problem) -> str | None:
         if isinstance(problem.pattern, PerHead):
@@ -41,7 +49,7 @@ class Tiled(Backend):
         return None
 
     def work(self, problem: Problem) -> Work:
-        cuts, pairs, gathered, classes, tiles = _choice(problem)
+        cuts, pairs, gathered, classes, tiles = _choice(problem, self.tile)
         row = problem.batch * problem.kv_heads * (problem.head_dim + problem.value_dim) * problem.dtype.itemsize
         computed = problem.batch * problem.heads * (pairs + problem.queries * problem.extra)
         chunks = max(classes, -(-gathered * row // CHUNK_BYTES))
@@ -64,7 +72,7 @@ class Tiled(Backend):
         extra_key: Tensor | None,
         extra_value: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        plan = _schedule(problem)
+        plan = schedule(problem, _choice(problem, self.tile)[0])
         q = query.flatten(1, -3)
         k, v = (_pad(problem, tensor).flatten(1, -3) for tensor in (key, value))
         out = q.new_zeros(*q.shape[:-1], problem.value_dim)
@@ -101,7 +109,7 @@ class Tiled(Backend):
         extra_key: Tensor | None,
         extra_value: Tensor | None,
     ) -> Gradients:
-        plan = _schedule(problem)
+        plan = schedule(problem, _choice(problem, self.tile)[0])
         q, do, o = (tensor.flatten(1, -3) for tensor in (query, grad_out, out))
         k, v = (_pad(problem, tensor).flatten(1, -3) for tensor in (key, value))
         # A row that sees nothing has weights exp(-inf - lse) = 0 for any finite lse.
@@ -326,10 +334,6 @@ def _row_chunks(problem: Problem) -> Iterator[slice]:
         yield slice(begin, begin + step)
 
 
-def _schedule(problem: Problem) -> Schedule:
-    return schedule(problem, _choice(problem)[0])
-
-
 def _tile(problem: Problem, cuts: tuple[Edges, ...]) -> tuple[int, ...] | None:
     if isinstance(problem.pattern, Blocks):
         return (problem.pattern.size,)
@@ -339,10 +343,10 @@ def _tile(problem: Problem, cuts: tuple[Edges, ...]) -> tuple[int, ...] | None:
 
 
 @lru_cache(maxsize=1024)
-def _choice(problem: Problem) -> tuple[tuple[Edges, ...], int, int, int, int]:
-    """The cuts that cost least, and pairs, gathered keys, calls and tiles with them."""
-    if not isinstance(problem.pattern, GridPattern) or is_plain_causal(problem):
-        cuts: tuple[Edges, ...] = _grid_part_cuts(problem)
+def _choice(problem: Problem, tile: Grid | None) -> tuple[tuple[Edges, ...], int, int, int, int]:
+    """The cuts that were asked for or cost least, and pairs, gathered keys, calls and tiles with them."""
+    if tile or not isinstance(problem.pattern, GridPattern) or is_plain_causal(problem):
+        cuts = tuple(("every", side) for side in tile) if tile else _grid_part_cuts(problem)
         plan = schedule(problem, cuts)
         return cuts, plan.pairs, plan.gathered, len(plan.calls), sum(len(call.query) for call in plan.calls)
     heads = problem.batch * problem.heads
