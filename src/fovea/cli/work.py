@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fovea.cli import words
-from fovea.cli.output import SETTINGS, number, say, show, show_json, show_numbers
+from fovea.cli.output import SETTINGS, say, show, show_json, show_measured, show_numbers
 from fovea.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -218,8 +218,7 @@ def claims(
         if not json:
             show(f" {claim.name}: {claim.sentence}", heading=system.card.slug)
             show(f"  paper: {claim.paper_number or 'no number given'}")
-            for key, value in entry["measured"].items():
-                print(f"  {key}: {number(value)}")
+            show_measured(entry["measured"])
     if json:
         show_json(entries)
     say(f"written to {where}")
