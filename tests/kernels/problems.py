@@ -171,6 +171,6 @@ def cases(draw: st.DrawFn) -> Case:
         value_dim=draw(st.sampled_from([1, 4, 8, 13])),
         extra=draw(st.sampled_from([0, 0, 3])),
         bias=isinstance(pattern, GridPattern) and draw(st.booleans()),
-        scale=draw(st.sampled_from([None, 0.3])),
+        scale=draw(st.sampled_from([None, 0.3, 0.0, -0.3])),
         lse=draw(st.booleans()),
     )

@@ -293,9 +293,10 @@ def _flat_parts(pattern: Union) -> list[Pattern]:
 
 
 def is_plain_causal(problem: Problem) -> bool:
-    """Whether fused attention's own causal mode computes the problem."""
+    """Whether fused attention's own causal mode computes the problem; with a scale of 0 or less it gives NaN."""
     return (
         problem.pattern == Causal()
+        and problem.scale > 0
         and len(problem.query_grid) == 1
         and problem.query_grid == problem.key_grid
         and not problem.bias

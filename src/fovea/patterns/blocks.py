@@ -8,6 +8,7 @@ query's own block the cut is at the token. (PowerAttention, arXiv 2503.03588, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import or_
@@ -34,6 +35,11 @@ class Term(ABC):
         closed form, for integers or integer arrays of any library."""
 
 
+def _refuse_fractions(description: Any, values: Iterable[Any]) -> None:
+    if any(isinstance(value, bool) or not isinstance(value, int | np.integer) for value in values):
+        raise ValueError(f"{description}: blocks and tokens are counted in whole numbers")
+
+
 @dataclass(frozen=True)
 class Local(Term):
     """The last ``window`` blocks, its own included; only every ``dilation``-th of them."""
@@ -43,6 +49,7 @@ class Local(Term):
     name: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.window, self.dilation))
         if self.window < 1 or self.dilation < 1:
             raise ValueError(f"{self}: window and dilation must be at least 1")
 
@@ -61,6 +68,7 @@ class Sink(Term):
     name: ClassVar[str] = "sink"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.count,))
         if self.count < 1:
             raise ValueError(f"{self}: count must be at least 1")
 
@@ -94,6 +102,7 @@ class Offsets(Term):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "back", tuple(self.back))
+        _refuse_fractions(self, self.back)
         if not self.back or min(self.back) < 0:
             raise ValueError(f"{self}: back must list distances of at least 0 blocks")
 
@@ -112,6 +121,7 @@ class Every(Term):
     name: ClassVar[str] = "every"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.stride,))
         if self.stride < 1:
             raise ValueError(f"{self}: stride must be at least 1")
 
@@ -132,6 +142,7 @@ class Segment(Term):
     name: ClassVar[str] = "segment"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.length, self.rate))
         for value in (self.length, self.rate):
             if value < 1 or value & (value - 1):
                 raise ValueError(f"{self}: length and rate must be powers of two")
@@ -234,6 +245,7 @@ class Blocks(Pattern):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", (self.terms,) if isinstance(self.terms, Term) else tuple(self.terms))
+        _refuse_fractions(f"Blocks(size={self.size!r})", (self.size,))
         if self.size < 1:
             raise ValueError(f"Blocks(size={self.size}): size must be at least 1 token")
         if not self.terms or any(not isinstance(term, Term) for term in self.terms):

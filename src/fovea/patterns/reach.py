@@ -68,8 +68,7 @@ def receptive_field(
         depth: number of layers; as many as patterns are given, if not given.
 
     Work is linear in the number of tokens for each layer and axis: windows are unions of ranges along one axis after
-        the
-    other.
+    the other.
 
     >>> from fovea.patterns import SlidingWindow
     >>> receptive_field(SlidingWindow(2), 16, query=15, depth=3).counts

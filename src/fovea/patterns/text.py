@@ -130,6 +130,8 @@ def parse(text: str) -> Pattern:
         if key not in known:
             nearest = _nearest(key, list(known))
             raise ValueError(f"{text!r}: {name} has no {key!r}; {nearest} may be: {', '.join(known)}")
+        if key in values:
+            raise ValueError(f"{text!r}: {key} is given twice")
         if key == "terms":
             values[key] = tuple(_parse_term(term, text) for term in _split(value, "+"))
         elif key == "border":
