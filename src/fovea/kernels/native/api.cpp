@@ -16,6 +16,10 @@
 #include "plan.hpp"
 #include "threads.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace baseline {
 extern const fovea::Variant variant;
 }
@@ -56,9 +60,23 @@ struct Free {
     void operator()(void *p) const { free(p); }
 };
 using Memory = std::unique_ptr<char, Free>;
+
+// Fresh memory that is about to be written whole: the first touch of each small page would cost more than its arithmetic.
+void use_large_pages(void *data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t page = uintptr_t(2) << 20, at = reinterpret_cast<uintptr_t>(data);
+    const uintptr_t first = (at + page - 1) / page * page, last = (at + static_cast<uintptr_t>(bytes)) / page * page;
+    if (data && bytes > 0 && first < last) madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+void use_large_pages(const fovea_tensor &t, int dtype) { use_large_pages(t.data, t.size * (dtype == FOVEA_FLOAT32 ? 4 : 2)); }
+
 Memory allocate(int64_t bytes) {
     char *p = static_cast<char *>(aligned_alloc(64, static_cast<size_t>((bytes + 127) / 64 * 64)));
     if (!p) throw std::bad_alloc();
+    use_large_pages(p, bytes);
     return Memory(p);
 }
 
@@ -458,6 +476,7 @@ void forward(const fovea_problem &q, const fovea_operands &operands) {
     Run run;
     run.made = &made;
     run.scratch = made.variant->scratch(&p, false);
+    use_large_pages(operands.out, q.dtype);
     run_workers(std::min(made.threads, p.items), forward_worker, &run);
     if (run.failed) throw std::bad_alloc();
 }
@@ -535,6 +554,7 @@ void backward(const fovea_problem &q, const fovea_operands &operands, const fove
         sums.assign(run.bias_size * run.workers, 0.0f);
         run.bias_sums = sums.data();
     }
+    for (const fovea_tensor *t : {&g.grad_query, &g.grad_key, &g.grad_value}) use_large_pages(*t, q.dtype);
     run_workers(run.workers, backward_worker, &run);
     if (run.shared && !run.failed) run_workers(run.workers, collect_worker, &run);
     if (run.failed) throw std::bad_alloc();
