@@ -25,6 +25,8 @@ from fovea.patterns import Blocks, BlockTable, GridPattern
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _THREAD_SCRATCH = 1 << 20
+_FEW = 16
+"""Queries of a kv head that read keys where they lie (``MOST_QUERIES`` of the library)."""
 
 
 class Native(Backend):
@@ -50,7 +52,10 @@ class Native(Backend):
     def work(self, problem: Problem) -> Work:
         pairs, tile = _tiles(problem.but(dtype=torch.float32, device=torch.device("cpu"), grad=False))
         computed = problem.batch * problem.heads * (pairs + problem.queries * problem.extra)
-        repacked = 2.0 * problem.batch * problem.kv_heads * problem.keys * (problem.head_dim + problem.value_dim) * 4
+        keys = problem.keys if problem.grad else problem.seen_keys
+        repacked = 2.0 * problem.batch * problem.kv_heads * keys * (problem.head_dim + problem.value_dim) * 4
+        if not problem.grad and problem.queries * problem.group <= _FEW:
+            repacked = 0.0
         return Work(
             pairs=computed,
             flops=matmul_flops(problem, computed),
@@ -136,14 +141,16 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
+_STRIDES = c_int64 * 5
+_NO_ARRAY = Array(None, 0, _STRIDES())
+
+
 def _array(tensor: Tensor | None) -> Array:
     if tensor is None:
-        return Array(None, 0, (c_int64 * 5)())
+        return _NO_ARRAY
     batch, *axes, head, _ = tensor.stride()
-    axes += [0] * (3 - len(axes))
-    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    size = 1 + reach if tensor.numel() else 0
-    return Array(tensor.data_ptr(), size, (c_int64 * 5)(batch, *axes, head))
+    size = tensor.untyped_storage().nbytes() // tensor.itemsize - tensor.storage_offset()
+    return Array(tensor.data_ptr(), size, _STRIDES(batch, *axes, *(0,) * (3 - len(axes)), head))
 
 
 def _question(problem: Problem) -> Question:
