@@ -11,7 +11,7 @@ from torch import Tensor
 import fovea
 from fovea.kernels.native.backend import Native, _dense
 from fovea.kernels.native.library import ISA_VARIABLE, variants
-from fovea.patterns import Blocks, Causal, Full, Neighborhood, SlidingWindow
+from fovea.patterns import Blocks, Causal, Full, Neighborhood, Product, SlidingWindow
 from kernels.problems import Case
 from kernels.test_backends import compare
 
@@ -28,6 +28,7 @@ CASES = [
     Case(Blocks.power(64), (1,), (3000,), heads=4, kv_heads=1, head_dim=64, value_dim=64),
     Case(Blocks.power(64), (4,), (3010,), heads=4, kv_heads=1, head_dim=16, value_dim=16, extra=3),
     Case(Neighborhood(3, dilation=4), (13,), (13,), heads=1, kv_heads=1, head_dim=16),
+    Case(Product((SlidingWindow(1), Full())), (1, 9), (1, 300), heads=1, kv_heads=1, bias=True),
     Case(SlidingWindow(1), (6,), (3,), heads=1, kv_heads=1),
 ]
 

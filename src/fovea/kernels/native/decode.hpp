@@ -117,7 +117,10 @@ void decode_tile(Decode &d, int x, int keys, bool extra) {
         float *row = d.weights + r * CHUNK;
         const int from = extra ? 0 : most(0, a.start[i] - x), to = extra ? keys : least(keys, a.stop[i] - x);
         if (p->bias && !extra) {
-            const float *bias = p->bias + head * p->bias_head + p->bias_margin + x - a.position[i] - p->bias_low[2];
+            const ClassAxis *up = w.cls->axis;  // its only key stands at 0
+            const int64_t above = (-up[0].position[0] - p->bias_low[0]) * p->bias_count[1] - up[1].position[0] - p->bias_low[1];
+            const float *bias = p->bias + head * p->bias_head + above * p->bias_pitch + p->bias_margin + x - a.position[i] -
+                                p->bias_low[2];
             for (int k = from; k < to; ++k) row[k] += bias[k];
         }
         for (int k = 0; k < least(from, vectors * WIDE); ++k) row[k] = -INFINITY;
