@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fovea.patterns import Blocks, GridPattern, Pattern, PerHead, Spans, Union
+from fovea.patterns import BlockPattern, GridPattern, Pattern, PerHead, Spans, Union
 from fovea.patterns.pattern import Grid
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -63,7 +63,7 @@ class Problem:
         """Number of key tokens of the smallest box that holds every key that some query sees."""
         if isinstance(self.pattern, GridPattern):
             return prod(_extent(spans) for spans in self.spans)
-        if isinstance(self.pattern, Blocks):
+        if isinstance(self.pattern, BlockPattern):
             table = self.pattern.table(self.query_grid[0], self.key_grid[0])
             return min(self.keys, len(np.unique(table.index)) * table.size)
         return self.keys
@@ -137,7 +137,7 @@ def bias_shape(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> tuple[int,
 
 
 def _pairs(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> int:
-    if isinstance(pattern, GridPattern | Blocks):
+    if isinstance(pattern, GridPattern | BlockPattern):
         return pattern.pairs(query_grid, key_grid)
     if isinstance(pattern, Union):
         bound = prod(query_grid) * prod(key_grid)

@@ -21,7 +21,7 @@ from fovea.kernels.native.library import (
     variant,
 )
 from fovea.kernels.problem import Problem
-from fovea.patterns import Blocks, BlockTable, GridPattern
+from fovea.patterns import BlockPattern, BlockTable, GridPattern
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _THREAD_SCRATCH = 1 << 20
@@ -43,7 +43,7 @@ class Native(Backend):
             return f"it computes on the CPU, not on {problem.device}"
         if problem.dtype not in DTYPES:
             return f"it computes in float32; {problem.dtype} is left to others"
-        if not isinstance(problem.pattern, GridPattern | Blocks):
+        if not isinstance(problem.pattern, GridPattern | BlockPattern):
             return f"a {problem.pattern.name} is neither a grid pattern nor a block pattern"
         if max(problem.head_dim, problem.value_dim) > 4096:
             return "heads may be at most 4096 wide"
@@ -182,7 +182,7 @@ def _geometry(problem: Problem) -> tuple[Question, object]:
                 *(array.ctypes.data for array in (table.start, table.stop, table.position)),
             )
         tables = spans
-    elif isinstance(p.pattern, Blocks):
+    elif isinstance(p.pattern, BlockPattern):
         lists = p.pattern.table(p.query_grid[0], p.key_grid[0])
         blocks = block_lists(lists)
         question.blocks = pointer(blocks)
@@ -210,7 +210,7 @@ def block_lists(table: BlockTable) -> BlockLists:
 @lru_cache(maxsize=512)
 def _tiles(problem: Problem) -> tuple[int, tuple[int, ...] | None]:
     """Pairs that the tiles compute for one head of one batch entry, and the tile."""
-    if isinstance(problem.pattern, Blocks):
+    if isinstance(problem.pattern, BlockPattern):
         table = problem.pattern.table(problem.query_grid[0], problem.key_grid[0])
         return max(problem.pairs - problem.queries * problem.extra, len(table.index) * table.size * table.size), None
     found = (c_int64 * 2)()
