@@ -201,13 +201,21 @@ class BlockTable:
         counts = np.bincount(self.index, minlength=-(-self.keys // self.size))
         return np.append(0, np.cumsum(counts)), rows[np.argsort(self.index, kind="stable")]
 
-    def mask(self) -> BoolArray:
-        """``[queries, keys]``; small cases only."""
+    def blocks(self) -> BoolArray:
+        """``[rows, key blocks]``: which blocks see which."""
         seen = np.zeros((self.rows, -(-self.keys // self.size)), dtype=np.bool_)
         seen[np.repeat(np.arange(self.rows), np.diff(self.indptr)), self.index] = True
-        query, key = self.position + np.arange(self.queries), np.arange(self.keys)
-        mask = seen[query // self.size - self.first_row][:, key // self.size]
-        return mask & (key <= query[:, None]) if self.causal else mask
+        return seen
+
+    def sees(self, query: IntArray, key: IntArray) -> BoolArray:
+        """Whether the query at index ``query`` sees the key at ``key``, for arrays that broadcast."""
+        at = self.position + query
+        seen = self.blocks()[at // self.size - self.first_row, key // self.size]
+        return seen & (key <= at) if self.causal else seen
+
+    def mask(self) -> BoolArray:
+        """``[queries, keys]``; small cases only."""
+        return self.sees(np.arange(self.queries)[:, None], np.arange(self.keys))
 
     def pairs(self) -> int:
         """Exact number of (query, key) pairs."""
@@ -224,8 +232,40 @@ class BlockTable:
         return total
 
 
+class BlockPattern(Pattern):
+    """A pattern on sequences that is a table of key blocks for each query block. Subclasses have a ``size``: tokens a
+    block."""
+
+    size: int
+
+    @property
+    def ndim(self) -> int:
+        return 1
+
+    @abstractmethod
+    def table(self, queries: int, keys: int | None = None) -> BlockTable:
+        """The table for so many queries and (by default equally many) keys."""
+
+    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).mask()
+
+    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
+        """Exact number of (query, key) pairs."""
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).pairs()
+
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[IntArray, IntArray]:
+        """For each key block the rows of the table that see it; see :meth:`BlockTable.inverse`."""
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).inverse()
+
+
 @dataclass(frozen=True)
-class Blocks(Pattern):
+class Blocks(BlockPattern):
     """A causal block pattern on sequences: the union of ``terms`` on blocks of ``size`` tokens.
 
     With fewer queries than keys the queries are the last tokens (decoding): a row of the table depends on the absolute
@@ -276,33 +316,12 @@ class Blocks(Pattern):
         """LongNet (arXiv 2307.02486): dilated segments ``(length, rate)`` in blocks."""
         return cls(size, tuple(Segment(length, rate) for length, rate in segments))
 
-    @property
-    def ndim(self) -> int:
-        return 1
-
     def table(self, queries: int, keys: int | None = None) -> BlockTable:
         """The table for the last ``queries`` of ``keys`` tokens. Cached."""
         keys = queries if keys is None else keys
         if queries > keys:
             raise ValueError(f"{self}: {queries} queries cannot stand at the end of {keys} keys")
         return _table(self, queries, keys)
-
-    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
-        query_grid, key_grid = as_grids(query_grid, key_grid)
-        self.check(query_grid, key_grid)
-        return self.table(query_grid[0], key_grid[0]).mask()
-
-    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
-        """Exact number of (query, key) pairs."""
-        query_grid, key_grid = as_grids(query_grid, key_grid)
-        self.check(query_grid, key_grid)
-        return self.table(query_grid[0], key_grid[0]).pairs()
-
-    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[IntArray, IntArray]:
-        """For each key block the rows of the table that see it; see :meth:`BlockTable.inverse`."""
-        query_grid, key_grid = as_grids(query_grid, key_grid)
-        self.check(query_grid, key_grid)
-        return self.table(query_grid[0], key_grid[0]).inverse()
 
     def sees(self, query: Any, key: Any) -> Any:
         """Whether the query at absolute position ``query`` sees the key at ``key``: closed form, for integers or
