@@ -231,7 +231,7 @@ def contestants(shape: Shape, tensors: list[Tensor], names: list[str], row: dict
                     attend(*tensors)
                 row["flex_setup"] = time.perf_counter() - began
             ways[name] = passes(attend, tensors, backward=backward)
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, ValueError) as error:
             row["failed"][name] = str(error).strip().splitlines()[0][:200]
     return ways
 
