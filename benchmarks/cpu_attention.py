@@ -274,7 +274,7 @@ def growth(seconds: float) -> dict[str, Any]:
 
 
 def decode(seconds: float) -> dict[str, Any]:
-    """One query of 8 heads against a cache of 65536 tokens, in the operator's layout and in the one dense attention likes.
+    """One query of 8 heads against a cache of 65536 tokens, in the operator's layout and in that dense attention likes.
 
     Contestants take turns, so that each finds the processor's caches full of what dense attention read: as between two
     steps of a model with many layers.
