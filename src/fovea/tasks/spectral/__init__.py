@@ -1,0 +1,1 @@
+"""Hyperspectral classification: what grows or lies at each pixel, from its spectrum and its neighbours'."""
