@@ -42,8 +42,8 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> N
 
 
 def measured(network: HBFormer, vector: Golden, x: Tensor) -> dict[str, Tensor]:
-    weights = tuple(vector[0]["config"]["loss_weight"])
-    return losses(network(x), vector[1]["input.label"].long(), weights)
+    ce, dice, focal = map(float, vector[0]["config"]["loss_weight"])
+    return losses(network(x), vector[1]["input.label"].long(), (ce, dice, focal))
 
 
 def test_three_channels(vector: Golden) -> None:
