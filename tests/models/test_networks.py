@@ -18,6 +18,8 @@ from fovea.models.hat import HAT
 from fovea.models.hat_config import HATConfig
 from fovea.models.hbformer import HBFormer
 from fovea.models.hbformer_config import HBFormerConfig
+from fovea.models.swin_unetr import SwinUNETR
+from fovea.models.swin_unetr_config import SwinUNETRConfig
 from fovea.models.unet import UNet
 from fovea.models.unet_config import UNetConfig
 from fovea.models.unet_discriminator import UNetDiscriminator
@@ -51,6 +53,9 @@ HBFORMER_SMALL = HBFormerConfig(
     mlp_ratio=2.0,
     feature_size=16,
     drop_path_rate=0.0,
+)
+SWIN_UNETR_SMALL = SwinUNETRConfig(
+    in_channels=2, feature_size=4, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4), window_size=3, mlp_ratio=2.0
 )
 UNET_SMALL = UNetConfig(num_classes=3, width=4, levels=3)
 
@@ -104,6 +109,12 @@ NETWORKS: dict[str, Made] = {
         replace(HBFORMER_SMALL, decoder="unet"),
         (2, 3, 64, 64),
     ),
+    "Swin UNETR": (lambda: SwinUNETR(SWIN_UNETR_SMALL), SWIN_UNETR_SMALL, (1, 2, 64, 33, 40)),
+    "Swin UNETR with stage convolutions": (
+        lambda: SwinUNETR(replace(SWIN_UNETR_SMALL, stage_convolutions=True, spatial_axes=2)),
+        replace(SWIN_UNETR_SMALL, stage_convolutions=True, spatial_axes=2),
+        (2, 2, 64, 96),
+    ),
     "U-Net": (lambda: UNet(UNET_SMALL), UNET_SMALL, (2, 3, 33, 40)),
     "discriminator": (lambda: UNetDiscriminator(3, 4), {"in_chans": 3, "num_feat": 4}, (1, 3, 16, 24)),
 }
@@ -136,7 +147,7 @@ def test_saves_and_loads(made: tuple[nn.Module, Any, Tensor], tmp_path: Path) ->
     torch.testing.assert_close(found.network(x), network(x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["HAT", "DiNAT", "discriminator"])
+@pytest.mark.parametrize("name", ["HAT", "DiNAT", "Swin UNETR", "discriminator"])
 def test_is_captured_as_one_graph(name: str) -> None:
     make, _, shape = NETWORKS[name]
     network, x = make().eval(), torch.rand(shape)

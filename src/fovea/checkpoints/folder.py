@@ -29,6 +29,8 @@ from fovea.models.hbformer import HBFormer
 from fovea.models.hbformer_config import HBFormerConfig
 from fovea.models.lola_specvit import LoLASpecViT, SpectralCNN
 from fovea.models.lola_specvit_config import LoLASpecViTConfig
+from fovea.models.swin_unetr import SwinUNETR
+from fovea.models.swin_unetr_config import SwinUNETRConfig
 from fovea.models.unet import UNet
 from fovea.models.unet_config import UNetConfig
 from fovea.models.unet_discriminator import UNetDiscriminator
@@ -39,6 +41,7 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], tuple[nn.Module, Any]]] = {
     "HAT": lambda words: _built(HAT, HATConfig(**words)),
     "DiNAT": lambda words: _built(DiNAT, DiNATConfig(**words)),
     "HBFormer": lambda words: _built(HBFormer, HBFormerConfig(**words)),
+    "SwinUNETR": lambda words: _built(SwinUNETR, SwinUNETRConfig(**words)),
     "UNet": lambda words: _built(UNet, UNetConfig(**words)),
     "LoLASpecViT": lambda words: _built(LoLASpecViT, LoLASpecViTConfig(**words)),
     "SpectralCNN": lambda words: _built(SpectralCNN, LoLASpecViTConfig(**words)),

@@ -75,12 +75,12 @@ def shifted_window_attention(
     missing = [-n % at_axis(window, axis) for axis, n in enumerate(grid)]
     shifts = [at_axis(shift, axis) for axis in range(len(grid))]
     if order == "pad-roll" or not any(missing) or not any(shifts):
-        pattern = str(Window(window, shift, "zero"))
+        pattern = _text(window, shift, "zero")
         return fovea.attention(query, key, value, pattern, bias=bias, scale=scale, backend=backend)
     # Rolled on the real grid, filled up, and rolled back on the filled grid: there the regions of the mask are windows.
     axes, back = list(range(1, len(grid) + 1)), [-shift for shift in shifts]
     query, key, value = (_filled(x.roll(back, axes), missing).roll(shifts, axes) for x in (query, key, value))
-    out = fovea.attention(query, key, value, str(Window(window, shift)), bias=bias, scale=scale, backend=backend)
+    out = fovea.attention(query, key, value, _text(window, shift), bias=bias, scale=scale, backend=backend)
     out = out.roll(back, axes)
     for axis, n in enumerate(grid, 1):
         out = out.narrow(axis, 0, n)
@@ -195,7 +195,7 @@ class ShiftedWindowAttention(nn.Module):
         ones = F.one_hot(places, tokens).to(key.dtype).unsqueeze(-2)
         query = torch.cat([query, rows[places].expand(*query.shape[:-1], -1)], -1)
         key = torch.cat([key, ones.expand(*key.shape[:-1], -1)], -1)
-        out = fovea.attention(query, key, value, str(Window(window, shift)), scale=self.scale, backend=self.backend)
+        out = fovea.attention(query, key, value, _text(window, shift), scale=self.scale, backend=self.backend)
         for axis, n in enumerate(grid, 1):
             out = out.narrow(axis, 0, n)
         return out
@@ -255,6 +255,11 @@ class ShiftedWindowBlock(nn.Module):
     def forward(self, x: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         x = x + self.drop_path(self.attention(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+@torch.compiler.assume_constant_result
+def _text(window: PerAxis, shift: PerAxis, border: Literal["mask", "zero"] = "mask") -> str:
+    return str(Window(window, shift, border))
 
 
 def _filled(x: Tensor, missing: list[int]) -> Tensor:

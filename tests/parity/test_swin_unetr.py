@@ -1,0 +1,83 @@
+"""Swin UNETR against MONAI's network and its sliding windows, metrics and losses as the vectors hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fovea.checkpoints import load_official, to_official
+from fovea.models.swin_unetr import SwinUNETR
+
+pytestmark = pytest.mark.parity
+
+Golden = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def vector(golden) -> Golden:
+    return golden("swin-unetr")
+
+
+@pytest.fixture(scope="module")
+def state(vector: Golden) -> dict[str, Tensor]:
+    return {name.removeprefix("state."): t for name, t in vector[1].items() if name.startswith("state.")}
+
+
+def network(vector: Golden, state: dict[str, Tensor], **words: Any) -> SwinUNETR:
+    found = load_official("swin-unetr", state, {**vector[0]["config"], **words})
+    assert isinstance(found, SwinUNETR)
+    return found
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    """Within ``tolerance`` of the largest expected magnitude."""
+    assert actual.shape == expected.shape
+    error = (actual - expected).abs().max() / expected.abs().max()
+    assert error <= tolerance, f"relative error {error:.2e}"
+
+
+def test_logits(vector: Golden, state: dict[str, Tensor]) -> None:
+    """To a thousandth: on the coarsest grid, of few voxels, instance norms magnify rounding."""
+    with torch.no_grad():
+        found = network(vector, state)(x=vector[1]["input.x"])
+    assert_close(found, vector[1]["output.logits"], 1e-3)
+
+
+@pytest.mark.parametrize("order", ["merging", "legacy", "mergingv2"])
+def test_hidden_states_with_each_order_of_merging(vector: Golden, state: dict[str, Tensor], order: str) -> None:
+    with torch.no_grad():
+        found = network(vector, state, downsample=order).hidden_states(vector[1]["input.x"])
+    prefix = "output.hidden" if order == "merging" else f"output.{order}.hidden"
+    names = [name for name in vector[1] if name.startswith(prefix)]
+    assert names
+    for name in names:
+        assert_close(found[int(name.removeprefix(prefix))], vector[1][name])
+
+
+def test_other_orders_differ(vector: Golden, state: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        found = network(vector, state, downsample="legacy").hidden_states(vector[1]["input.x"])
+    expected = vector[1]["output.hidden1"]
+    assert (found[1] - expected).abs().max() > 0.01 * expected.abs().max()
+
+
+def test_gradients_under_official_names(vector: Golden, state: dict[str, Tensor]) -> None:
+    """Those of ``sum(net(x) ** 2)``; they pass the coarsest grids twice."""
+    tensors = vector[1]
+    net = network(vector, state)
+    x = tensors["input.x"].clone().requires_grad_()
+    net(x).square().sum().backward()
+    assert x.grad is not None
+    slab = tensors["grad.x_slab"]
+    assert_close(x.grad[:, :, : slab.shape[2]], slab, 1e-3)
+    for parameter in net.parameters():
+        assert parameter.grad is not None
+        parameter.data.copy_(parameter.grad)  # layouts rearrange gradients as they rearrange weights
+    official = to_official("swin-unetr", net, net.config)
+    names = [name for name in tensors if name.startswith("grad.") and not name.startswith("grad.x")]
+    assert names
+    for name in names:
+        assert_close(official[name.removeprefix("grad.")], tensors[name], 1e-3)
