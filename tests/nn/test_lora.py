@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
 from fovea.nn import Linear
-from fovea.nn.lora import GatedLoRALinear, LoRALinear, adapters, merge, modulate
+from fovea.nn.lora import GatedLoRALinear, LoRALinear, adapters, merge
 from fovea.nn.swiglu import SwiGLU
 
 KINDS = pytest.mark.parametrize("kind", [LoRALinear, GatedLoRALinear])
@@ -53,17 +51,6 @@ def test_merging_changes_no_output_however_often(kind: type[LoRALinear]) -> None
     torch.testing.assert_close(layer(x), before)
     if kind is LoRALinear:
         torch.testing.assert_close(nn.functional.linear(x, layer.weight, layer.bias), before)
-
-
-def test_a_modulated_adapter_is_scaled_and_merges_as_it_is() -> None:
-    layer, x = learned(LoRALinear).double(), torch.randn(4, 6, dtype=torch.float64)
-    full, none = layer(x), copy.deepcopy(layer)
-    none.up.data.zero_()
-    modulate(nn.Sequential(layer), 0.25)
-    torch.testing.assert_close(layer(x), none(x) + 0.25 * (full - none(x)))
-    before = layer(x)
-    layer.merge()
-    torch.testing.assert_close(layer(x), before)
 
 
 def test_adapters_are_found_by_name_and_nothing_else_is() -> None:

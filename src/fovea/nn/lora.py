@@ -25,24 +25,21 @@ class LoRALinear(Linear):
         inputs, outputs: channels.
         rank: of ``D`` (``[rank, inputs]``) and ``U`` (``[outputs, rank]``).
         alpha: ``s * rank``.
-
-    Attributes:
-        strength: what the adapter is multiplied with besides ``s``; 1 unless a schedule modulates it.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rank: int, alpha: float) -> None:
         super().__init__(inputs, outputs)
         if rank < 1:
             raise ValueError(f"rank={rank}; it must be at least 1")
-        self.rank, self.alpha, self.strength = rank, alpha, 1.0
+        self.rank, self.alpha = rank, alpha
         self.down = nn.Parameter(torch.empty(rank, inputs))
         self.up = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     @property
     def scale(self) -> float:
-        """The factor of the adapter: ``strength * alpha / rank``."""
-        return self.strength * self.alpha / self.rank
+        """The factor of the adapter, s."""
+        return self.alpha / self.rank
 
     def forward(self, input: Float[Tensor, "*tokens inputs"]) -> Float[Tensor, "*tokens outputs"]:
         return super().forward(input) + self.low_rank(input)
@@ -105,10 +102,3 @@ def merge(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, LoRALinear):
             layer.merge()
-
-
-def modulate(module: nn.Module, strength: float) -> None:
-    """Set the strength of every adapter in ``module``."""
-    for layer in module.modules():
-        if isinstance(layer, LoRALinear):
-            layer.strength = strength
