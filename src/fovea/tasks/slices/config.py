@@ -46,6 +46,16 @@ class Data:
     structures: int = -1
     """Class whose connected structures are counted by size; -1 for the last."""
 
+    def __post_init__(self) -> None:
+        if self.size < 32:
+            raise UsageError(f"data.size={self.size}; it must be at least 32")
+        if self.low >= self.high:
+            raise UsageError(f"data.low={self.low}, data.high={self.high}; the window must have a width")
+        if not 0 <= self.foreground <= 1:
+            raise UsageError(f"data.foreground={self.foreground}; it must be between 0 and 1")
+        if self.axis not in (0, 1, 2):
+            raise UsageError(f"data.axis={self.axis}; it must be 0, 1 or 2")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -105,14 +115,6 @@ class SlicesConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.data.size < 32:
-            raise UsageError(f"data.size={self.data.size}; it must be at least 32")
-        if self.data.low >= self.data.high:
-            raise UsageError(f"data.low={self.data.low}, data.high={self.data.high}; the window must have a width")
-        if not 0 <= self.data.foreground <= 1:
-            raise UsageError(f"data.foreground={self.data.foreground}; it must be between 0 and 1")
-        if self.data.axis not in (0, 1, 2):
-            raise UsageError(f"data.axis={self.data.axis}; it must be 0, 1 or 2")
         if not -1 <= self.data.structures < self.network.num_classes:
             raise UsageError(f"data.structures={self.data.structures}; it must be a class, or -1 for the last")
         if self.network.in_chans != 3 or self.unet.in_chans != 3:
