@@ -96,7 +96,7 @@ def predict(
     majority: int = 0,
     quiet: bool = False,
 ) -> list[Path]:
-    """Classify scenes and write their maps to ``output``, a file for one input, else a folder; returns what was written.
+    """Classify scenes and write their maps to ``output``: a file for one input, else a folder. Returns the files.
 
     Args:
         key: name of the cube in its file.
