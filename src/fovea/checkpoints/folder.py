@@ -34,6 +34,8 @@ from fovea.models.swin_unetr_config import SwinUNETRConfig
 from fovea.models.unet import UNet
 from fovea.models.unet_config import UNetConfig
 from fovea.models.unet_discriminator import UNetDiscriminator
+from fovea.models.volume_unet import VolumeUNet
+from fovea.models.volume_unet_config import VolumeUNetConfig
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
 
@@ -43,6 +45,7 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], tuple[nn.Module, Any]]] = {
     "HBFormer": lambda words: _built(HBFormer, HBFormerConfig(**words)),
     "SwinUNETR": lambda words: _built(SwinUNETR, SwinUNETRConfig(**words)),
     "UNet": lambda words: _built(UNet, UNetConfig(**words)),
+    "VolumeUNet": lambda words: _built(VolumeUNet, VolumeUNetConfig(**words)),
     "LoLASpecViT": lambda words: _built(LoLASpecViT, LoLASpecViTConfig(**words)),
     "SpectralCNN": lambda words: _built(SpectralCNN, LoLASpecViTConfig(**words)),
     "UNetDiscriminator": lambda words: (UNetDiscriminator(**words), words),
