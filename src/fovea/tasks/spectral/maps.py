@@ -27,7 +27,7 @@ def palette(classes: int) -> Pixels:
     """``[classes + 1, 3]``: one colour a class, far from its neighbours' in hue and lightness; 0 is nearly black."""
     colours = [UNLABELLED]
     for number in range(classes):
-        hue, light = (0.58 + number * 0.618034) % 1, (0.62, 0.42, 0.78)[number % 3]
+        hue, light = (0.58 + number * 0.618034) % 1, (0.62, 0.4, 0.78, 0.5, 0.3)[number % 5]
         red, green, blue = colorsys.hls_to_rgb(hue, light, 0.72)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return np.array(colours, dtype=np.uint8)
