@@ -216,9 +216,9 @@ class LoLASpecViT(nn.Module):
 
 
 class SpectralCNN(nn.Module):
-    """The front end alone, its mean over space, and a linear head: what the transformer is compared with.
+    """The front end alone and a linear head on the middle pixel: what the transformer is compared with.
 
-    ``[B, in_channels, P, P] -> [B, num_classes]``.
+    ``[B, in_channels, P, P] -> [B, num_classes]``. The three convolutions see 7 x 7 pixels around the middle one.
     """
 
     def __init__(self, config: LoLASpecViTConfig) -> None:
@@ -228,7 +228,8 @@ class SpectralCNN(nn.Module):
         self.head = Linear(config.dim, config.num_classes)
 
     def forward(self, x: Float[Tensor, "batch in_channels rows columns"]) -> Float[Tensor, "batch num_classes"]:
-        return self.head(self.front(x).mean((1, 2)))
+        middle = self.config.spatial_size // 2
+        return self.head(self.front(x)[:, middle, middle])
 
 
 def adapted(config: LoLASpecViTConfig, inputs: int, outputs: int, *, gated: bool = True) -> Linear:

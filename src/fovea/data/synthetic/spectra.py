@@ -59,7 +59,7 @@ def scene(
 
 
 def field_map(size: tuple[int, int], classes: int, fields: int, seed: int) -> Labels:
-    """``[rows, columns]``: straight-edged fields labelled 1 to ``classes``, every class in several of them, and 0 on
+    """``[rows, columns]``: fields labelled 1 to ``classes``, every class in several of them, and 0 on
     the paths between."""
     generator = np.random.default_rng([seed, 10])
     centres = generator.random((max(fields, 2 * classes), 2)) * size
