@@ -14,11 +14,11 @@ SMALL = HBFormerConfig(img_size=64, num_classes=3, embed_dim=24, feature_size=12
 
 DEMO = SlicesConfig(
     network=SMALL,
-    unet=UNetConfig(width=17, levels=5),
+    unet=UNetConfig(width=18, levels=5),
     data=Data(size=64, fit="pad"),
     loss=Loss(ce=0.33, dice=0.33, focal=0.34),
     optimisation=Epochs(
-        steps=400,
+        steps=500,
         batch=8,
         algorithm="adamw",
         lr=2e-3,

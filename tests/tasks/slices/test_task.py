@@ -74,6 +74,7 @@ def test_training_and_evaluation_agree_in_every_layout(
     assert ("slice_dice" in measured) == (layout != "lits")
     named = {"decathlon": "dice_organ", "synapse": "dice_aorta", "lits": "dice_liver"}[layout]
     assert named in measured
+    assert ("hd_foreground_official" in measured) == (layout == "lits")
     saved = checkpoints.load(run.checkpoint).extra["data"]
     assert saved["intensity"] == {"decathlon": "percentiles", "synapse": "unit", "lits": "unit"}[layout]
 

@@ -39,6 +39,7 @@ class Result:
     slices_official: Sequence[Sequence[Overlap]] = field(default_factory=list)
     structures: Sequence[Structure] = field(default_factory=list)
     false_structures: int = 0
+    foreground_distances: Sequence[float] = field(default_factory=list)
 
 
 @torch.inference_mode()
@@ -74,17 +75,23 @@ def results(
     data: Data,
     classes: int,
     *,
+    lits: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Result]:
-    """Segment every scan and measure it, by case and slice by slice, the official way and the right one."""
+    """Segment every scan and measure it, by case and slice by slice, the official way and the right one.
+
+    ``lits`` also measures what the official code for that data set calls HD95.
+    """
     found = []
     for scan in scans:
-        found.append(measured(scan, segmented(network, scan.image, data), classes, data.structures % classes))
+        found.append(
+            measured(scan, segmented(network, scan.image, data), classes, data.structures % classes, lits=lits)
+        )
         progress()
     return found
 
 
-def measured(scan: Scan, prediction: Labels, classes: int, small: int) -> Result:
+def measured(scan: Scan, prediction: Labels, classes: int, small: int, *, lits: bool = False) -> Result:
     """What :func:`results` says of one scan; the structures of class ``small`` are counted."""
     structures, false = [], 0
     pairs = list(zip(prediction, scan.truth, strict=True))
@@ -102,18 +109,30 @@ def measured(scan: Scan, prediction: Labels, classes: int, small: int) -> Result
     slices, slices_official = (
         [metrics.per_class(*pair, classes, empty=empty) for pair in pairs] for empty in ("penalise", "official")
     )
+    distances = [metrics.hausdorff_of_foreground(*pair) for pair in pairs] if lits else []
     return Result(
-        scan.name, scan.image, scan.truth, prediction, case, official, slices, slices_official, structures, false
+        scan.name,
+        scan.image,
+        scan.truth,
+        prediction,
+        case,
+        official,
+        slices,
+        slices_official,
+        structures,
+        false,
+        distances,
     )
 
 
 def summary(found: Sequence[Result], classes: Sequence[str]) -> dict[str, float]:
     """The flat numbers of an evaluation; classes without any case are left out.
 
-    ``dice``, ``hd95`` (means over classes of the means over cases, right), ``dice_official``, ``hd95_official``; for
+    ``dice``, ``iou``, ``hd95`` (means over classes of the means over cases, right) and the same ``_official``; for
     each class ``dice_NAME``, ``hd95_NAME`` and both with ``_official``, and ``missed_NAME``, in how many cases it was
     there and nothing was found; for volumes the same of slices, ``slice_...``; ``recall`` of small structures and by
-    size, ``recall_3_4_px``; ``false_structures``, a slice. HD95 is in voxels.
+    size, ``recall_3_4_px``; ``false_structures``, a slice. HD95 is in voxels. For LiTS also
+    ``hd_foreground_official``, a slice.
     """
     numbers = _means([result.case for result in found], [result.case_official for result in found], classes)
     for index, name in enumerate(classes[1:], start=1):
@@ -128,6 +147,8 @@ def summary(found: Sequence[Result], classes: Sequence[str]) -> dict[str, float]
         numbers["recall"] = float(np.mean([structure.found for structure in structures]))
         for name, (share, _) in metrics.recall_by_radius(structures, RADII).items():
             numbers[f"recall_{name.replace(' ', '_').replace('-', '_')}"] = share
+    if distances := [distance for result in found for distance in result.foreground_distances]:
+        numbers["hd_foreground_official"] = float(np.mean(distances))
     numbers["false_structures"] = sum(r.false_structures for r in found) / sum(len(r.truth) for r in found)
     return numbers
 
@@ -136,14 +157,17 @@ def _means(
     right: Sequence[Sequence[Overlap]], official: Sequence[Sequence[Overlap]], classes: Sequence[str]
 ) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    each: Mapping[str, list[float]] = {"dice": [], "hd95": [], "dice_official": [], "hd95_official": []}
+    each: Mapping[str, list[float]] = {
+        metric + suffix: [] for suffix in ("", "_official") for metric in ("dice", "iou", "hd95")
+    }
     for index, name in enumerate(classes[1:]):
         for suffix, cases in (("", right), ("_official", official)):
-            for metric in ("dice", "hd95"):
+            for metric in ("dice", "iou", "hd95"):
                 values = np.array([getattr(case[index], metric) for case in cases], float)
                 values = values[~np.isnan(values)]
                 if len(values):
-                    numbers[f"{metric}_{_word(name)}{suffix}"] = float(values.mean())
+                    if metric != "iou":
+                        numbers[f"{metric}_{_word(name)}{suffix}"] = float(values.mean())
                     each[metric + suffix].append(float(values.mean()))
     return {name: float(np.mean(values)) for name, values in each.items() if values} | numbers
 

@@ -32,6 +32,11 @@ class Overlap:
     dice: float
     hd95: float
 
+    @property
+    def iou(self) -> float:
+        """``|P & T| / |P | T|``, which Dice determines."""
+        return self.dice / (2 - self.dice)
+
 
 def overlap(
     prediction: Mask, truth: Mask, *, empty: Empty = "penalise", spacing: Sequence[float] | None = None
@@ -61,17 +66,9 @@ def per_class(prediction: Labels, truth: Labels, classes: int, *, empty: Empty =
     return [overlap((prediction == c) & known, truth == c, empty=empty) for c in range(1, classes)]
 
 
-def jaccard(prediction: Mask, truth: Mask, *, empty: Empty = "penalise") -> float:
-    """``|P & T| / |P | T|``; where both are empty 1 officially, else NaN."""
-    union = int((prediction | truth).sum())
-    if union:
-        return int((prediction & truth).sum()) / union
-    return 1.0 if empty == "official" else nan
-
-
 def hausdorff_of_foreground(prediction: Labels, truth: Labels) -> float:
     """What the official code for LiTS calls HD95 of a slice: the largest distance from any voxel of one foreground to
-    the other foreground, not of surfaces and no percentile; 0 where one is empty."""
+    the other foreground, not of surfaces and no percentile; 0 where one is empty. ``[H, W]``."""
     first, second = (np.argwhere(mask > 0) for mask in (prediction, np.where(truth == 255, 0, truth)))
     if not len(first) or not len(second):
         return 0.0

@@ -51,6 +51,7 @@ class Source:
         data: the preparation, with nothing left to be found out.
         training: pairs of an image in [0, 1] and its labels, ``[H, W]``.
         foreground: of these the ones with something to segment; empty where that is not known.
+        lits: whether the published code has a distance of its own for this data set, which is measured too.
     """
 
     name: str
@@ -59,14 +60,7 @@ class Source:
     training: Sequence[Pair]
     foreground: Sequence[int]
     _held_out: Sequence[Case] | int
-    _seed: int = 0
-
-    @property
-    def volumes(self) -> bool:
-        """Whether cases held out are volumes rather than single slices."""
-        return not isinstance(self._held_out, int) and any(
-            scans.ending(case.image) in (".nii", ".nii.gz", ".h5", ".npy.h5") for case in self._held_out
-        )
+    lits: bool = False
 
     def __len__(self) -> int:
         count = self._held_out if isinstance(self._held_out, int) else len(self._held_out)
@@ -102,14 +96,15 @@ def folder(config: SlicesConfig, path: Path, *, training: bool = True, quiet: bo
     """
     found = slice_folders.cases(path)
     data = preparation.resolved(config.data, found.kind, found.modality)
-    count = config.num_classes
+    count, lits = config.num_classes, found.kind.startswith("lits")
     named = found.names if len(found.names) == count else ("background", *(f"class {c}" for c in range(1, count)))
     if not training:
-        return Source(path.name, named, data, (), (), found.held_out or found.training)
+        return Source(path.name, named, data, (), (), found.held_out or found.training, lits)
     if not found.training:
         raise UserError(f"{path} has no cases to train on, only {len(found.held_out)} to measure on")
     slices = _Read(found.training, data, count, quiet)
-    return Source(path.name, named, data, slices, slices.foreground, found.held_out or found.training[-1:])
+    held_out = found.held_out or found.training[-1:]
+    return Source(path.name, named, data, slices, slices.foreground, held_out, lits)
 
 
 def read(case: Case, data: Data, classes: int) -> Scan:

@@ -172,7 +172,9 @@ def _results(network: nn.Module, source: Source, *, quiet: bool) -> list[Result]
     if not len(source):
         raise UserError(f"{source.name} has no case to measure on")
     with bar("measuring", len(source), quiet=quiet) as advance:
-        return measure.results(network, source.held_out(), source.data, len(source.classes), progress=advance)
+        return measure.results(
+            network, source.held_out(), source.data, len(source.classes), lits=source.lits, progress=advance
+        )
 
 
 def _tell(run: RunDirectory, values: dict[str, float], name: str) -> None:
