@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -10,6 +11,12 @@ from torch import Tensor
 
 from fovea.checkpoints import load_official, to_official
 from fovea.models.swin_unetr import SwinUNETR
+from fovea.tasks.segmentation import metrics
+from fovea.tasks.segmentation.coding import coded
+from fovea.tasks.segmentation.config import Loss
+from fovea.tasks.segmentation.inference import slide, windows
+from fovea.tasks.segmentation.losses import loss
+from fovea.tasks.segmentation.preparation import normalised
 
 pytestmark = pytest.mark.parity
 
@@ -81,3 +88,62 @@ def test_gradients_under_official_names(vector: Golden, state: dict[str, Tensor]
     assert names
     for name in names:
         assert_close(official[name.removeprefix("grad.")], tensors[name], 1e-3)
+
+
+def test_sliding_windows(vector: Golden) -> None:
+    tensors = vector[1]
+    weight = tensors["input.sw_weight"]
+
+    def predictor(patch: Tensor) -> Tensor:
+        return torch.cat([patch * weight + weight, patch.flip(2)], 1)
+
+    names = [name for name in tensors if name.startswith("output.sw_")]
+    assert len(names) > 1
+    for name in names:
+        *small, blend, overlap = name.removeprefix("output.sw_").split("_")
+        volume = tensors["input.sw_small" if small else "input.sw_volume"]
+        windows_seen: list[int] = []
+        found = slide(
+            predictor,
+            volume,
+            weight.shape[-3:],
+            overlap=float(overlap),
+            blend=blend,  # type: ignore[arg-type]
+            progress=lambda: windows_seen.append(1),  # noqa: B023 - used at once
+        )
+        assert_close(found, tensors[name])
+        assert len(windows_seen) == windows(volume.shape[2:], weight.shape[-3:], float(overlap))
+
+
+def test_dice_and_hausdorff(vector: Golden) -> None:
+    tensors = vector[1]
+    prediction, truth = tensors["input.metric_pred"], tensors["input.metric_true"]
+    found = metrics.dice(prediction, truth)
+    torch.testing.assert_close(found, tensors["output.dice_none"], equal_nan=True)
+    kept = metrics.dice(prediction, truth, ignore_empty=False)
+    torch.testing.assert_close(kept, tensors["output.dice_none_keep_empty"], equal_nan=True)
+    mean = torch.nan_to_num(found).sum(0) / (~found.isnan()).sum(0)
+    torch.testing.assert_close(mean, tensors["output.dice_mean_batch"])
+    for name in (name for name in tensors if name.startswith("output.hd")):
+        words = name.removeprefix("output.hd").split("_")
+        spacing = [float(word) for word in words[2:]] or None
+        distances = metrics.hausdorff(prediction, truth, percentile=float(words[0]), spacing=spacing)
+        # Versions of MONAI differ in whether a missing structure is infinitely far or NaN; nothing here depends on it.
+        ours, theirs = (torch.nan_to_num(d.float(), nan=inf, posinf=inf) for d in (distances, tensors[name]))
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_losses(vector: Golden, squared: bool) -> None:
+    tensors = vector[1]
+    call = loss(Loss("dice", squared=squared), regions=True)
+    found = call(tensors["input.loss_logits"], tensors["input.loss_target"])
+    torch.testing.assert_close(found, tensors[f"output.dice_loss_{'squared' if squared else 'default'}"])
+
+
+def test_preparation(vector: Golden) -> None:
+    tensors = vector[1]
+    found = normalised(tensors["input.norm_img"].numpy())
+    assert_close(torch.from_numpy(found), tensors["output.norm_nonzero_channelwise"])
+    regions = coded("brats", 3).target(tensors["input.brats_label"].numpy(), "vector")
+    assert (regions == tensors["output.brats_channels_TC_WT_ET"].numpy()).all()

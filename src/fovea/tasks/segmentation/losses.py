@@ -1,10 +1,11 @@
-"""What networks for volumes minimise: MONAI's Dice loss, alone or with the cross-entropy."""
+"""What networks for volumes minimise: MONAI's Dice loss, alone or with the cross-entropy of each voxel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from fovea.tasks.segmentation.config import Loss
 from fovea.tasks.segmentation.monai import monai, quietly
@@ -18,12 +19,18 @@ def loss(config: Loss, *, regions: bool) -> Callable[[Tensor, Tensor], Tensor]:
     denominator holds squares, 1e-6 is added there and nothing above.
     """
     words = {"squared_pred": True, "smooth_nr": 0.0, "smooth_dr": 1e-6} if config.squared else {}
-    kind = "DiceLoss" if config.kind == "dice" else "DiceCELoss"
     with quietly():
-        found = getattr(monai("losses"), kind)(sigmoid=regions, softmax=not regions, to_onehot_y=not regions, **words)
+        dice = monai("losses").DiceLoss(sigmoid=regions, softmax=not regions, to_onehot_y=not regions, **words)
 
     def call(logits: Tensor, target: Tensor) -> Tensor:
+        logits = logits.float()
         with quietly():
-            return found(logits.float(), target.float() if regions else target.long())
+            found = dice(logits, target.float() if regions else target.long())
+        if config.kind == "dice":
+            return found
+        # MONAI's DiceCELoss takes the softmax over regions here, which are not exclusive.
+        if regions:
+            return found + F.binary_cross_entropy_with_logits(logits, target.float())
+        return found + F.cross_entropy(logits, target[:, 0].long())
 
     return call

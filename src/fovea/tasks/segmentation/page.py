@@ -46,8 +46,8 @@ def page(
     report.paragraph(
         "Dice as MONAI has it: cases without the structure are left out of the mean. Dice and HD95 (millimetres) as "
         "the BraTS server has them: a structure that is in neither counts as 1 and 0, one that was missed or invented "
-        "as 0 and the diagonal of the volume. 'HD95 where found' is the mean over cases where both have it; 'missed' counts "
-        "cases of whose structure no voxel was found."
+        "as 0 and the diagonal of the volume. 'HD95 where found' is the mean over cases where both have it; 'missed' "
+        "counts cases of whose structure no voxel was found."
     )
     header = ["network", "structure", "Dice", "Dice (server)", "HD95 (server)", "HD95 where found", "missed"]
     rows = []

@@ -53,7 +53,8 @@ def example(image: Floats, target: Labels, data: Data, draw: np.random.Generator
         places = np.argwhere(target.any(0))
         if len(places):
             centre = places[int(draw.integers(len(places)))]
-            corner = np.clip(centre - np.array(roi) // 2 + draw.integers(-2, 3, 3), 0, room)
+            away = [int(draw.integers(-(side // 8), side // 8 + 1)) for side in roi]
+            corner = np.clip(centre - np.array(roi) // 2 + away, 0, room)
     part = (slice(None), *(slice(int(c), int(c) + side) for c, side in zip(corner, roi, strict=True)))
     crop = {"image": image[part].copy(), "target": target[part].copy()}
     if data.normalise == "crop":
