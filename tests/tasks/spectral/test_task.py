@@ -83,8 +83,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """Of a network that has learned enough to tell classes apart."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    TASK.train(RANDOM, run_in(folder), data, quiet=True)
+    longer = replace(TINY.optimisation, steps=60, batch=16, validate_every=60, checkpoint_every=60)
+    TASK.train(replace(RANDOM, cycle=None, optimisation=longer), run_in(folder), data, quiet=True)
     return folder
 
 
@@ -228,7 +230,18 @@ def test_predictions_do_not_depend_on_tiles(data: Path, checkpoint: Path, tmp_pa
         found.append(tifffile.imread(out))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
+    assert len(np.unique(found[0])) > 1
     assert set(np.unique(found[0])) <= {2, 4, 6}  # the numbers of the label map
+
+
+def test_averaged_turns_do_not_depend_on_how_the_scene_lies(checkpoint: Path) -> None:
+    made = fields()
+    turned = replace(made, cube=np.ascontiguousarray(np.rot90(made.cube)))
+    plain = load(checkpoint).reader(RANDOM, made)
+    averaged = replace(plain, average_turns=True)
+    first, second = inference.classify(averaged, made), inference.classify(averaged, turned)
+    assert (np.rot90(first) == second).mean() > 0.99
+    assert not np.array_equal(first, inference.classify(plain, made))
 
 
 def test_memory_is_that_of_a_tile(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

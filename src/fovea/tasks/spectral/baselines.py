@@ -26,6 +26,7 @@ def _official(config: SpectralConfig) -> SpectralConfig:
         features=replace(config.features, fit="all", scaled=False, patches="patch"),
         trained="adapters",
         turns=False,
+        average_turns=False,
     )
 
 

@@ -83,7 +83,7 @@ def jasper_ridge() -> Path:
 
 
 def configured(share: float) -> SpectralConfig:
-    """How the claims train; chosen on pixels held back from the training pixels of other seeds."""
+    """How the claims train; chosen on pixels of the same scene held back in splits of other seeds."""
     return SpectralConfig(
         network=NETWORK,
         data=Data(label_key="abundance", noise=1.0),

@@ -98,6 +98,8 @@ class SpectralConfig:
     """Of the labels in the cross entropy."""
     turns: bool = True
     """Show the patches turned by quarters and mirrored."""
+    average_turns: bool = False
+    """Classify by the mean over the eight ways to turn and mirror a patch; takes eight times as long."""
     compare: tuple[Compared, ...] = ("svm",)
     """What is trained beside it on the same pixels."""
     svm_c: float = 100.0

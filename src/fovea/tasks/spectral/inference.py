@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fovea.data.hyperspectral.features import Components, standardised_patches
 from fovea.data.hyperspectral.patches import Patches
@@ -23,12 +23,14 @@ TILE = 128
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """What turns spectra into classes: components, how patches are standardised, the network."""
+    """What turns spectra into classes: components, how patches are standardised, the network, and whether its answers
+    are averaged over the ways to turn a patch."""
 
     network: nn.Module
     components: Components
     patch: int
     standardise: Literal["scene", "patch"]
+    average_turns: bool = False
 
     def patches(self, scene: Scene) -> Patches:
         """Patches of a scene that fits into memory."""
@@ -48,9 +50,19 @@ class Reader:
             batch = torch.from_numpy(patches(part)).to(device)
             if self.standardise == "patch":
                 batch = standardised_patches(batch)
-            found[first : first + BATCH] = network(batch).argmax(1).cpu().numpy()
+            ways = _turned(batch) if self.average_turns else [batch]
+            likely = torch.stack([network(way).softmax(1) for way in ways]).mean(0)
+            found[first : first + BATCH] = likely.argmax(1).cpu().numpy()
             progress(len(part))
         return found
+
+
+def _turned(batch: Tensor) -> Iterator[Tensor]:
+    """The eight ways to turn and mirror patches."""
+    for quarters in range(4):
+        turned = batch.rot90(quarters, (2, 3))
+        yield turned
+        yield turned.flip(3)
 
 
 def classify(

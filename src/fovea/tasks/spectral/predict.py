@@ -53,7 +53,8 @@ class Trained:
                 raise UserError(
                     f"{scene.name} has {scene.cube.shape[2]} bands; the checkpoint was trained on {fitted.bands}"
                 )
-            return Reader(self.network, fitted, side, self.extra["standardise"])
+            average = self.extra["average_turns"]
+            return Reader(self.network, fitted, side, self.extra["standardise"], average)
         fitted = sources.components(_as_published(config, self.network), scene, None)
         return Reader(self.network, fitted, side, "patch")
 

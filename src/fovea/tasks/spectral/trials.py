@@ -114,7 +114,7 @@ def train(
     network = build(config, scene, lesson.seed, start)
     learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
     fitted = sources.components(config, scene, split)
-    reader = Reader(network, fitted, config.patch, config.features.patches)
+    reader = Reader(network, fitted, config.patch, config.features.patches, config.average_turns)
     patches, labels = reader.patches(scene), scene.labels.ravel()
 
     def validated(averaged: nn.Module) -> dict[str, float]:
@@ -126,6 +126,7 @@ def train(
     extra = {
         "components": fitted.to_dict(),
         "standardise": config.features.patches,
+        "average_turns": config.average_turns,
         "classes": list(scene.classes),
         "numbers": list(scene.numbers),
         "known": {"scene": sources.fingerprint(scene), "places": split.known.tolist()},
