@@ -11,6 +11,7 @@ some classes are planted in rows, between which soil is seen. Everything is a pu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +124,7 @@ def _fields(labels: Labels) -> tuple[Labels, int]:
     """Connected pieces of each class, numbered; 0 is what is unlabelled."""
     numbered, count = np.zeros(labels.shape, np.int64), 0
     for kind in range(1, int(labels.max()) + 1):
-        pieces, found = ndimage.label(labels == kind)
+        pieces, found = cast("tuple[Labels, int]", ndimage.label(labels == kind))
         numbered[pieces > 0] = pieces[pieces > 0] + count
         count += found
     return numbered, count

@@ -23,6 +23,7 @@ from fovea.tasks.run import RunDirectory
 from fovea.tasks.segmentation import start
 from fovea.tasks.segmentation.config import VolumesConfig
 from fovea.tasks.segmentation.task import VolumeSegmentation
+from fovea.tasks.segmentation.trainings import DEMO, HIPPOCAMPUS
 
 SEEDS = (0, 1, 2)
 DATA = "FOVEA_SHARED_DATA"
@@ -31,8 +32,6 @@ DATA = "FOVEA_SHARED_DATA"
 
 def hippocampus(*, quiet: bool = False) -> dict[str, Any]:
     """Anterior and posterior hippocampus in 8 of 40 volumes, after training on 32: Dice and HD95, three seeds."""
-    from fovea.systems.swin_unetr import HIPPOCAMPUS
-
     data = _shared() / "msd_hippocampus"
     if not data.is_dir():
         raise UserError(f"there is no {data}; {DATA} names the folder that holds msd_hippocampus")
@@ -41,8 +40,6 @@ def hippocampus(*, quiet: bool = False) -> dict[str, Any]:
 
 def regions(*, quiet: bool = False) -> dict[str, Any]:
     """TC, WT and ET of generated brains, in the demonstration's training: Dice and HD95, three seeds."""
-    from fovea.systems.swin_unetr import DEMO
-
     return _compared(DEMO, None, quiet)
 
 

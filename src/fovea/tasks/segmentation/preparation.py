@@ -25,7 +25,7 @@ def normalised(image: Floats) -> Floats:
 
 def bounded(image: Floats, target: Labels, roi: tuple[int, ...]) -> tuple[Floats, Labels]:
     """Both cut to the box of the image's non-zero voxels, grown to at least ``roi`` where the volume has room."""
-    seen = image.any(0)
+    seen = np.asarray(image.any(0))
     slices = [slice(None)]
     for axis, least in enumerate(roi):
         line = np.flatnonzero(np.moveaxis(seen, axis, 0).reshape(seen.shape[axis], -1).any(1))

@@ -19,7 +19,7 @@ from fovea.tasks.run import replacing
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.int64]
-UNLABELLED = (24, 26, 30)
+UNLABELLED: tuple[int, int, int] = (24, 26, 30)
 SUFFIXES = (".png", ".tif", ".tiff")
 
 
