@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fovea.models.swin_unetr_config import SwinUNETRConfig
 from fovea.systems.system import Card, Claim, System, View
-from fovea.tasks.segmentation.config import Data, VolumesConfig, WarmCosine
+from fovea.tasks.segmentation.config import Data, Loss, VolumesConfig, WarmCosine
 from fovea.tasks.segmentation.trainings import DEMO, HIPPOCAMPUS
 
 BRATS_CASES, EPOCHS, DEVICES = 1001, 300, 4
