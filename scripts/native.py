@@ -10,15 +10,10 @@ import json
 import re
 from typing import Any
 
-from speed import NOT_YET
+from speed import NOT_YET, milliseconds, shapes
 from tables import RESULTS, ROOT, table
 
 PAGE = ROOT / "benchmarks" / "NATIVE.md"
-
-
-def milliseconds(times: dict[str, float] | None) -> str:
-    """Forward / backward."""
-    return " / ".join(f"{seconds * 1e3:.3g}" for seconds in times.values()) if times else "-"
 
 
 def about(found: dict[str, Any]) -> str:
@@ -38,16 +33,6 @@ def bars(found: dict[str, Any]) -> str:
         for row in found["bars"]
     ]
     return table(("figure", "measured", "bar", "reached"), rows)
-
-
-def shapes(found: dict[str, Any]) -> str:
-    """Each shape: milliseconds of every contestant, forward / backward."""
-    ways = tuple(dict.fromkeys(way for row in found["shapes"] for way in row["seconds"]))
-    rows = [
-        (row["shape"], f"{row['floor'] * 1e3:.3g}", *(milliseconds(row["seconds"].get(way)) for way in ways))
-        for row in found["shapes"]
-    ]
-    return table(("shape", "floor", *ways), rows)
 
 
 def ratios(found: dict[str, Any]) -> str:

@@ -55,10 +55,14 @@ def section(name: str, found: Any) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def milliseconds(row: dict[str, Any], way: str) -> str:
-    """Forward / forward and backward, where they were measured."""
-    times = [row.get(way, {}).get(name) for name in ("forward", "forward_backward")]
-    return " / ".join(f"{seconds * 1e3:.3g}" for seconds in times if seconds is not None)
+def milliseconds(times: dict[str, float] | None) -> str:
+    """Times of passes, in their order: forward / backward."""
+    return " / ".join(f"{seconds * 1e3:.3g}" for seconds in times.values()) if times else "-"
+
+
+def passes(row: dict[str, Any]) -> dict[str, float]:
+    """Those times of a row that are of passes."""
+    return {name: row[name] for name in ("forward", "forward_backward") if row.get(name) is not None}
 
 
 def against_dense(found: dict[str, Any]) -> str:
@@ -71,7 +75,7 @@ def against_dense(found: dict[str, Any]) -> str:
         "floor": "floor",
     }
     shown = {way: name for way, name in ways.items() if any(way in row for row in found["shapes"])}
-    lines = [(row["name"], *(milliseconds(row, way) for way in shown)) for row in found["shapes"]]
+    lines = [(row["name"], *(milliseconds(passes(row.get(way, {}))) for way in shown)) for row in found["shapes"]]
     about = found["about"]
     where = f"{about['cpu']}, {about['threads']} threads, PyTorch {about['torch']}"
     return (
@@ -83,21 +87,23 @@ def against_dense(found: dict[str, Any]) -> str:
 
 def on_this_cpu(found: dict[str, Any]) -> str:
     """Each shape of ``benchmarks/cpu_attention.py``: the native kernels beside what ran in the same run."""
-    ways = tuple(dict.fromkeys(way for row in found["shapes"] for way in row["seconds"]))
-    lines = []
-    for row in found["shapes"]:
-        cells = []
-        for way in ways:
-            times = [row["seconds"].get(way, {}).get(name) for name in ("forward", "backward")]
-            cells += [" / ".join(f"{seconds * 1e3:.3g}" for seconds in times if seconds is not None)]
-        lines += [(row["shape"], *cells, f"{row['floor'] * 1e3:.3g}")]
     machine = found["machine"]
     where = f"{machine['cpu']} ({machine['isa']}), {machine['threads']} threads, PyTorch {machine['torch']}"
     return (
         f"Milliseconds in float32, forward / backward, on {where}; load {machine['load']:.1f} when it\n"
         f"began. The floor is the exact work of the forward pass at the rate of a large matrix product.\n\n"
-        f"{table(('shape', *ways, 'floor'), lines)}"
+        f"{shapes(found)}"
     )
+
+
+def shapes(found: dict[str, Any]) -> str:
+    """Each shape of ``benchmarks/cpu_attention.py``: milliseconds of every contestant, forward / backward."""
+    ways = tuple(dict.fromkeys(way for row in found["shapes"] for way in row["seconds"]))
+    rows = [
+        (row["shape"], f"{row['floor'] * 1e3:.3g}", *(milliseconds(row["seconds"].get(way)) for way in ways))
+        for row in found["shapes"]
+    ]
+    return table(("shape", "floor", *ways), rows)
 
 
 def overlapping(found: dict[str, Any]) -> str:

@@ -160,7 +160,8 @@ def test_a_reader_that_leaves_is_no_error():
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_with_130():
     code = (
-        "import fovea.systems.catalogue as c, time, sys\n"
+        "import fovea.systems.catalogue as c, signal, time, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
         "def slow(slug):\n    print('begun', flush=True)\n    time.sleep(60)\n"
         "c.get = slow\n"
         "from fovea.cli.main import call\n"

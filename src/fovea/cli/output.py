@@ -107,14 +107,20 @@ def show_numbers(values: Mapping[str, Any], title: str | None = None) -> None:
 
 def show_measured(values: Mapping[str, Any]) -> None:
     """What a claim measured: single values in a line, ways that were compared as rows of a table."""
-    facts = [f"{name} {number(value)}" for name, value in values.items() if not isinstance(value, Mapping)]
-    ways = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    facts, columns, rows = measured(values)
     if facts:
-        print(f"    {', '.join(facts)}")
-    if ways:
-        columns = list(dict.fromkeys(key for way in ways.values() for key in way))
-        rows = [[f"    {name}", *(number(way.get(key, "")) for key in columns)] for name, way in ways.items()]
-        show_table(["", *columns], rows, right=columns)
+        print(f"    {facts}")
+    if rows:
+        show_table(["", *columns], [[f"    {name}", *cells] for name, *cells in rows], right=columns)
+
+
+def measured(values: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    """What a claim measured, as text: its single values, and the ways that were compared: the names of what was
+    measured of each, and rows of the way's name and its figures."""
+    facts = ", ".join(f"{name} {number(value)}" for name, value in values.items() if not isinstance(value, Mapping))
+    ways = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    columns = list(dict.fromkeys(key for way in ways.values() for key in way))
+    return facts, columns, [[name, *(number(way.get(key, "")) for key in columns)] for name, way in ways.items()]
 
 
 def number(value: Any) -> str:
