@@ -15,11 +15,12 @@ from fovea.patterns import Pattern, parse
 _pattern = lru_cache(maxsize=4096)(parse)
 
 
-@torch.compiler.assume_constant_result
 def _text(pattern: Pattern | str) -> str:
-    if not isinstance(pattern, Pattern | str):
-        raise ValueError(f"pattern={pattern!r}; it must be a pattern or its text, e.g. 'neighborhood:window=7'")
-    return str(pattern)
+    if isinstance(pattern, str):
+        return pattern
+    if isinstance(pattern, Pattern):
+        return pattern.text
+    raise ValueError(f"pattern={pattern!r}; it must be a pattern or its text, e.g. 'neighborhood:window=7'")
 
 
 @overload

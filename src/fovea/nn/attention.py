@@ -52,7 +52,6 @@ class GridAttention(nn.Module):
             raise ValueError(f"num_heads={num_heads}; it must divide dim={dim}")
         self.num_heads = num_heads
         self.pattern = pattern
-        self._text = str(pattern)  # torch.compile takes words as constants, and objects not in every version
         self.scale = scale
         self.backend = backend
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
@@ -64,7 +63,7 @@ class GridAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # [B, *grid, heads, head_dim]
-        out = fovea.attention(query, key, value, self._text, bias=self.bias, scale=self.scale, backend=self.backend)
+        out = fovea.attention(query, key, value, self.pattern, bias=self.bias, scale=self.scale, backend=self.backend)
         return self.dropout(self.project(out.flatten(-2)))
 
     def extra_repr(self) -> str:

@@ -76,13 +76,6 @@ class Chosen(BlockPattern):
     def _hash(self) -> int:
         return hash((self.size, self.rows, self.causal))
 
-    def __str__(self) -> str:
-        return self._text
-
-    @cached_property
-    def _text(self) -> str:
-        return super().__str__()
-
     def check(self, query_grid: Grid, key_grid: Grid) -> None:
         super().check(query_grid, key_grid)
         (queries,), (keys,) = query_grid, key_grid

@@ -6,7 +6,7 @@ printed and parsed like numbers. ``str(pattern)`` is stable and ``parse`` (see `
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from dataclasses import fields
 from functools import lru_cache
 from math import prod
@@ -51,13 +51,28 @@ def at_axis(value: PerAxis, axis: int) -> int:
     return int(value[axis]) if isinstance(value, tuple) else int(value)
 
 
-class Pattern(ABC):
+class _Written(ABCMeta):
+    """Patterns get their text when they are made, as a plain attribute: all that torch.compile can read of them."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        from fovea.patterns.text import to_text
+
+        pattern = super().__call__(*args, **kwargs)
+        object.__setattr__(pattern, "text", to_text(pattern))
+        return pattern
+
+
+class Pattern(metaclass=_Written):
     """Which keys each query may see.
 
     Subclasses are frozen dataclasses whose ``name`` is the first word of their text form.
+
+    Attributes:
+        text: the pattern in words, ``str(pattern)``.
     """
 
     name: ClassVar[str]
+    text: ClassVar[str]  # of each pattern its own, and no field of the dataclass
 
     @property
     @abstractmethod
@@ -83,9 +98,7 @@ class Pattern(ABC):
             raise ValueError(f"{self} is made for {self.ndim} axes; the query grid {query_grid} has {len(query_grid)}")
 
     def __str__(self) -> str:
-        from fovea.patterns.text import to_text
-
-        return to_text(self)
+        return self.text
 
     def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
         """Exact number of (query, key) pairs, zero keys included; over all heads for a pattern by heads."""
