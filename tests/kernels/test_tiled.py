@@ -23,7 +23,9 @@ def peak(pattern: Pattern, grid: tuple[int, ...], *, biased: bool = False) -> in
     if biased:
         assert isinstance(pattern, GridPattern)
         bias = torch.zeros(4, *pattern.bias_shape(grid, grid), requires_grad=True)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as prof:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as prof:
         fovea.attention(*inputs, pattern, bias=bias, backend="tiled").sum().backward()
     total = most = 0
     assert prof.profiler is not None
