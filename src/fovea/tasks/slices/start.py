@@ -16,6 +16,7 @@ from fovea.errors import UserError
 from fovea.models.hbformer import HBFormer
 from fovea.models.unet import UNet
 from fovea.tasks import configuration
+from fovea.tasks.slices.best import FOLDER
 from fovea.tasks.slices.config import Data, SlicesConfig
 
 
@@ -29,7 +30,7 @@ class Start:
 
 
 def load(checkpoint: Path | None, config: SlicesConfig) -> Start:
-    """The network to use: from a run, a checkpoint of ours, or an official file (``.pth``).
+    """The network to use: from a run (its best weights where it has them), a checkpoint of ours, or an official file.
 
     A checkpoint of ours says itself how slices are prepared; for official ones ``config.data`` counts.
 
@@ -39,8 +40,7 @@ def load(checkpoint: Path | None, config: SlicesConfig) -> Start:
         raise UserError("no checkpoint is given, and no weights come with this system: --checkpoint RUN_OR_FOLDER")
     if not checkpoint.exists():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    if (checkpoint / "checkpoint").is_dir():
-        checkpoint = checkpoint / "checkpoint"
+    checkpoint = next((path for name in (FOLDER, "checkpoint") if (path := checkpoint / name).is_dir()), checkpoint)
     data, classes = config.data, ()
     if checkpoint.is_file() and checkpoint.suffix in (".pth", ".pt"):
         network = checkpoints.load_official("hbformer", read(checkpoint))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from fovea import checkpoints
 from fovea.errors import UserError
 from fovea.tasks.fit import fit
 from fovea.tasks.progress import bar
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.slices import measure, predict, sources, start
+from fovea.tasks.slices.best import Best
 from fovea.tasks.slices.config import SlicesConfig
 from fovea.tasks.slices.learner import Segmenter
 from fovea.tasks.slices.measure import Result
 from fovea.tasks.slices.page import page
-from fovea.tasks.slices.sources import Source
+from fovea.tasks.slices.sources import Scan, Source
 from fovea.tasks.task import Task
 
 CHANGEABLE = ("optimisation.", "hardware.")
@@ -149,15 +151,17 @@ class Segmentation(Task):
 def _taught(
     network: nn.Module, config: SlicesConfig, run: RunDirectory, source: Source, *, resume: bool, quiet: bool
 ) -> nn.Module:
-    few = replace(source, data=replace(source.data, cases_held_out=min(len(source), VALIDATED)))
+    """The network after its training: as it was at its best, if cases are kept back to tell, else at its last step."""
+    best = Best(run, config.optimisation.patience) if source.validation else None
 
     def validated(averaged: nn.Module) -> dict[str, float]:
-        found = measure.summary(_results(averaged, few, quiet=True), source.classes)
+        scans = source.held_out(VALIDATED) if best is None else source.kept_back()
+        found = measure.summary(_measured(averaged, scans, source), source.classes)
         kept = ("dice", "recall", *(f"dice_{name.lower().replace(' ', '_')}" for name in source.classes[1:]))
-        return {name: found[name] for name in kept if name in found}
+        return {"dice": 0.0} | {name: found[name] for name in kept if name in found}
 
-    return fit(
-        Segmenter(network, source, config, validated),
+    taught = fit(
+        Segmenter(network, source, config, validated, best),
         config.optimisation,
         run,
         seed=config.seed,
@@ -166,15 +170,20 @@ def _taught(
         quiet=quiet,
         title=f"training {NAMES[config.model]}",
     )
+    return taught if best is None else checkpoints.load(best.folder).network.to(_device(config))
 
 
 def _results(network: nn.Module, source: Source, *, quiet: bool) -> list[Result]:
     if not len(source):
         raise UserError(f"{source.name} has no case to measure on")
     with bar("measuring", len(source), quiet=quiet) as advance:
-        return measure.results(
-            network, source.held_out(), source.data, len(source.classes), lits=source.lits, progress=advance
-        )
+        return _measured(network, source.held_out(), source, advance)
+
+
+def _measured(
+    network: nn.Module, scans: Iterable[Scan], source: Source, progress: Callable[[], None] = lambda: None
+) -> list[Result]:
+    return measure.results(network, scans, source.data, len(source.classes), lits=source.lits, progress=progress)
 
 
 def _tell(run: RunDirectory, values: dict[str, float], name: str) -> None:
