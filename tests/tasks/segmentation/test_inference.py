@@ -24,6 +24,6 @@ def test_flips_are_averaged_where_they_belong() -> None:
     assert isinstance(ramp, Tensor)
     volume = torch.randn(1, 1, *size)
     seen: list[int] = []
-    found = slide(lambda x: x + ramp, volume, size, flips=True, progress=lambda: seen.append(1))
+    found = slide(lambda x: x + ramp, volume, size, flips=(0, 1, 2), progress=lambda: seen.append(1))
     torch.testing.assert_close(found, volume + ramp.mean())
     assert len(seen) == 8 and windows(size, size, 0.5) == 1

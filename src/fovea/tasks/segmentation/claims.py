@@ -53,6 +53,7 @@ def _compared(config: VolumesConfig, data: Path | None, quiet: bool) -> dict[str
         "data": "phantoms" if data is None else data.name,
         "steps": config.optimisation.steps,
         "crop": list(config.data.roi),
+        "held_out": config.data.test_cases if data is None else config.data.held_out,
     }
     for name, variant in variants.items():
         variant = replace(variant, hardware=Hardware(accelerator="cpu"))
