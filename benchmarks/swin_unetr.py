@@ -132,7 +132,12 @@ def main() -> None:
         return
     from fovea.tasks.run import versions
 
-    found: dict[str, Any] = {"size": words.size, "threads": words.threads, "networks": {}}
+    same = {"size": words.size, "threads": words.threads}
+    found: dict[str, Any] = {**same, "networks": {}}
+    if words.out.is_file():
+        before = json.loads(words.out.read_text())
+        if {key: before[key] for key in same} == same:
+            found = before  # other networks at this size are kept
     for features in words.features:
         entry = timed(features, words.size, words.repeats)
         for name in PASSES:
@@ -142,9 +147,9 @@ def main() -> None:
                 said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 entry[name][f"{way}_peak_bytes"] = int(said.split()[-1])
             entry[name]["memory"] = entry[name]["fovea_peak_bytes"] / entry[name]["monai_peak_bytes"]
+        entry |= {"versions": versions(), "machine": platform.platform(), "date": time.strftime("%Y-%m-%d")}
         found["networks"][str(features)] = entry
         print(features, json.dumps(entry), flush=True)
-        found |= {"versions": versions(), "machine": platform.platform(), "date": time.strftime("%Y-%m-%d")}
         words.out.parent.mkdir(exist_ok=True)
         words.out.write_text(json.dumps(found, indent=2) + "\n")
 
