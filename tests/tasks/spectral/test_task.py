@@ -12,6 +12,7 @@ import scipy.io
 import tifffile
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from fovea import checkpoints
 from fovea.checkpoints import to_official
@@ -220,6 +221,22 @@ def test_adapters_have_twice_the_cyclical_rate() -> None:
     plain = learner(replace(RANDOM, cycle=None))
     assert plain.rates("network", plain.config.optimisation, 1) == [TINY.optimisation.rate(1)] * 2
     assert isinstance(plain, Learner)
+
+
+def test_the_cycle_may_move_the_adapters_scale_while_they_learn() -> None:
+    taught = learner(replace(RANDOM, cycle=4, modulate="scale"))
+    network = taught.players["network"]
+    assert isinstance(network, LoLASpecViT)
+    torch.nn.init.normal_(network.head.up)
+    scales = []
+    network.head.register_forward_hook(lambda layer, inputs, output: scales.append(layer.scale))
+    for step in (1, 2, 4):
+        batch = default_collate([taught.example(step, position) for position in range(4)])
+        taught.loss("network", {"network": network}, batch)
+    whole = NETWORK.lora_alpha / NETWORK.r
+    assert scales == pytest.approx([whole * (1 + np.cos(np.pi * t / 4)) / 2 for t in (0, 1, 3)])
+    assert network.head.scale == whole
+    assert "factor" not in learner(replace(RANDOM, cycle=4)).example(1, 0)
 
 
 def test_predictions_do_not_depend_on_tiles(data: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -449,4 +466,6 @@ def test_impossible_configurations() -> None:
         replace(TINY, seeds=0)
     with pytest.raises(UsageError, match="cycle=0"):
         replace(TINY, cycle=0)
+    with pytest.raises(UsageError, match="modulate=scale; it needs a cycle"):
+        replace(TINY, modulate="scale", cycle=None)
     assert set(baselines.CHANGES) | {"svm", "ours"} == set(baselines.WORDS)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch  # noqa: F401 - before scikit-learn: each brings an OpenMP of its own, and the other order has crashed
 from numpy.typing import NDArray
 
 from fovea.data.hyperspectral.scene import Scene

@@ -94,6 +94,8 @@ class SpectralConfig:
     cycle: int | None = None
     """Steps of the first cycle of the cyclical rate, each further one twice as long; none takes the rate of
     ``optimisation``."""
+    modulate: Literal["rate", "scale"] = "rate"
+    """What the cycle moves: the rate alone, or in training the adapters' scale as well, which is whole afterwards."""
     smoothing: float = 0.1
     """Of the labels in the cross entropy."""
     turns: bool = True
@@ -118,6 +120,8 @@ class SpectralConfig:
                 raise unknown("method to compare with", name, get_args(Compared))
         if self.trained != "all" and (self.network.adapter == "none" or self.model == "cnn"):
             raise UsageError(f"trained={self.trained}; the network has no adapters (network.lora={self.network.lora})")
+        if self.modulate == "scale" and self.cycle is None:
+            raise UsageError("modulate=scale; it needs a cycle (cycle=STEPS)")
         if self.cycle is not None and self.cycle < 1:
             raise UsageError(f"cycle={self.cycle}; it must be at least 1 step, or none")
 
