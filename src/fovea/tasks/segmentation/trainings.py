@@ -39,18 +39,18 @@ HIPPOCAMPUS = VolumesConfig(
     data=Data(coding="classes", roi=(32, 32, 32), foreground=0.5, mirrored=(0,), held_out=8),
     loss=Loss("dice-ce"),
     optimisation=WarmCosine(
-        steps=300,
+        steps=240,
         batch=2,
         algorithm="adamw",
         lr=2e-3,
         betas=(0.9, 0.999),
         weight_decay=1e-5,
         schedule="cosine",
-        warmup=15,
+        warmup=12,
         gradient_clip=2.0,
         ema=0.97,
-        validate_every=100,
-        checkpoint_every=50,
+        validate_every=80,
+        checkpoint_every=40,
     ),
 )
 """Real MRI (Medical Segmentation Decathlon, task 4) on two processor cores; see the claims. Left and right may be
