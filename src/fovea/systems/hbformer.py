@@ -15,10 +15,11 @@ SMALL = HBFormerConfig(img_size=64, num_classes=3, embed_dim=24, feature_size=12
 DEMO = SlicesConfig(
     network=SMALL,
     unet=UNetConfig(width=18, levels=5),
+    unet_steps=500,
     data=Data(size=64, fit="pad"),
     loss=Loss(ce=0.33, dice=0.33, focal=0.34),
     optimisation=Epochs(
-        steps=500,
+        steps=800,
         batch=8,
         algorithm="adamw",
         lr=2e-3,
@@ -32,7 +33,7 @@ DEMO = SlicesConfig(
         checkpoint_every=100,
     ),
 )
-"""Learns from generated slices in minutes, a plain U-Net of as many parameters beside it."""
+"""Learns from generated slices in minutes, a plain U-Net of as many parameters beside it for about as long."""
 
 PAPER = Epochs(
     epochs=100,
