@@ -62,6 +62,11 @@ DECATHLON: dict[str, tuple[str, Break, str]] = {
         lambda path: nifti(path, np.zeros((40, 30, 3), np.uint8)),
         "is 3 x 40 x 36 (slices first) and its labels",
     ),
+    "elsewhere": (
+        "labelsTr/a_1.nii.gz",
+        lambda path: nifti(path, np.zeros((40, 36, 3), np.uint8)),
+        "differ by 2; they must lie at the same place",
+    ),
     "out of range": (
         "labelsTr/a_1.nii.gz",
         lambda path: nifti(path, np.full((40, 36, 3), 7, np.uint8)),

@@ -105,7 +105,7 @@ def test_an_epoch_sees_every_slice_once(tiny: SlicesConfig, decathlon: Path) -> 
 def test_foreground_slices_are_drawn_more_often(tiny: SlicesConfig, decathlon: Path, tmp_path: Path) -> None:
     shutil.copytree(decathlon, tmp_path / "data")
     for path in sorted((tmp_path / "data" / "labelsTr").iterdir())[:3]:
-        empty = nibabel.Nifti1Image(np.zeros((40, 36, 3), np.uint8), np.eye(4))
+        empty = nibabel.Nifti1Image(np.zeros((40, 36, 3), np.uint8), nibabel.load(path).affine)
         nibabel.save(empty, path)
     counts = {}
     for share in (0.0, 1.0):
@@ -114,6 +114,20 @@ def test_foreground_slices_are_drawn_more_often(tiny: SlicesConfig, decathlon: P
         counts[share] = sum(bool(examples(step, 0)["labels"].any()) for step in range(40))
     assert counts[1.0] == 40
     assert 2 <= counts[0.0] <= 20
+
+
+def test_labels_that_lie_elsewhere_are_paired_on_demand(tmp_path: Path, tiny: SlicesConfig, decathlon: Path) -> None:
+    data = broken_copy(tmp_path, decathlon)
+    label = data / "labelsTr" / "a_1.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(label).dataobj), np.eye(4)), label)
+    with pytest.raises(UserError, match="they must lie at the same place"):
+        sources.folder(tiny, data)
+    paired = sources.folder(replace(tiny, data=replace(tiny.data, same_affine=False)), data).training
+    assert all(
+        np.array_equal(a, b)
+        for pair, same in zip(paired, sources.folder(tiny, decathlon).training, strict=True)
+        for a, b in zip(pair, same, strict=True)
+    )
 
 
 def test_every_slice_comes_back_at_its_own_size(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Data:
     """Of the window, in the image's unit (Hounsfield units for CT)."""
     axis: int = 2
     """Along which NIfTI volumes are cut; 2 is axial."""
+    same_affine: bool = True
+    """Whether an image and its labels in NIfTI must lie at the same place; if not, voxels are paired as they come."""
     augment: bool = True
     """Turn by right angles and flip (half of the slices), or turn by up to 20 degrees (a quarter)."""
     foreground: float = 0.0

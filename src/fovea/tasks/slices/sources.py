@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fovea.data import scans, slice_folders
 from fovea.data.slice_folders import Case
 from fovea.data.synthetic import slices as synthetic
+from fovea.data.volumes import AFFINE_TOLERANCE
 from fovea.errors import UserError
 from fovea.tasks.fit import Batch
 from fovea.tasks.progress import bar
@@ -131,6 +132,8 @@ def read(case: Case, data: Data, classes: int) -> Scan:
     if image.shape != truth.shape:
         given, labelled = (" x ".join(map(str, array.shape)) for array in (image, truth))
         raise UserError(f"{case.image} is {given} (slices first) and its labels {case.label} are {labelled}")
+    if data.same_affine:
+        _check_place(case)
     if data.intensity == "unit" and (float(image.min()) < -0.5 or float(image.max()) > 1.5):
         span = f"{image.min():g} to {image.max():g}"
         raise UserError(
@@ -173,7 +176,21 @@ def _labels(case: Case, data: Data, classes: int) -> Labels:
     truth = scans.labels(case.label, classes, axis=data.axis, codes=case.codes)
     if (given := scans.depth(case.image, axis=data.axis)) != len(truth):
         raise UserError(f"{case.image} has {given} slices and its labels {case.label} {len(truth)}")
+    if data.same_affine:
+        _check_place(case)
     return truth
+
+
+def _check_place(case: Case) -> None:
+    """Raise ``UserError`` when image and labels both say where they lie and it is not the same place."""
+    affines = scans.affine(case.image), scans.affine(case.label)
+    if affines[0] is not None and affines[1] is not None:
+        far = float(np.abs(affines[0] - affines[1]).max())
+        if not far <= AFFINE_TOLERANCE:
+            raise UserError(
+                f"the affines of {case.image} and its labels {case.label} differ by {far:g}; they must lie at the same "
+                "place (data.same_affine=false pairs their voxels as they come)"
+            )
 
 
 class _Generated(Sequence[Pair]):
