@@ -144,6 +144,8 @@ def test_refusals(config: VolumesConfig, brats: Path, tmp_path: Path) -> None:
         folder(replace(config, data=replace(config.data, fold=3)), tmp_path / "folds.json")
     with pytest.raises(UserError, match="none is left to learn from"):
         folder(replace(config, data=replace(config.data, held_out=9)), brats)
+    with pytest.raises(UsageError, match="data.mirrored=.* it must name each of the axes 0, 1, 2 at most once"):
+        replace(config, data=replace(config.data, mirrored=(0, 3)))
     with pytest.raises(UsageError, match="data.coding=brats has three regions"):
         replace(config, network=replace(config.network, out_channels=2))
 
@@ -194,7 +196,9 @@ def test_a_training_from_a_list_of_folds_to_label_maps(config: VolumesConfig, tm
     source = folder(config, folds, training=False)
     (volume,) = source.volumes()
     assert volume.labels is not None
-    (written,) = TASK.predict(config, tmp_path / "run", [tmp_path / "data" / volume.name], tmp_path / "seg.nii.gz", quiet=True)
+    (written,) = TASK.predict(
+        config, tmp_path / "run", [tmp_path / "data" / volume.name], tmp_path / "seg.nii.gz", quiet=True
+    )
     labels = np.asarray(nibabel.load(written).dataobj)
     masks, truth = (source.coding.truth(codes, volume.name) for codes in (labels, volume.labels))
     found = summary([measure(masks, truth, volume.spacing)], source.coding.names)
