@@ -58,6 +58,7 @@ def test_the_weights_of_the_best_validation_are_kept_measured_and_used(
     best, last, two = (weights(folder) for folder in (run.path / "best", run.checkpoint, short.checkpoint))
     assert all(torch.equal(best[name], two[name]) for name in two)
     assert any(not torch.equal(best[name], last[name]) for name in last)
+    assert "Trained for 4 steps, of which step 2 was the best on 2 cases kept back" in run.report.read_text()
     used = start.load(run.path, tiny).network.state_dict()
     assert all(torch.equal(used[name], best[name]) for name in best)
 

@@ -25,15 +25,21 @@ class Best:
     def folder(self) -> Path:
         return self.run.path / FOLDER
 
+    @property
+    def step(self) -> int:
+        """Of the best validation."""
+        return max(self._validations(), key=lambda found: found[1])[0]
+
     def validated(self, dice: float, save: Callable[[Path], None]) -> None:
         """Save the weights if none before had as good a Dice; to be called before it is written down."""
-        if dice > max(self._dices(), default=-1.0):
+        if dice > max((before for _, before in self._validations()), default=-1.0):
             save(self.folder)
 
     def enough(self) -> bool:
         """Whether ``patience`` validations have passed since the best."""
-        dices = self._dices()
+        dices = [dice for _, dice in self._validations()]
         return bool(self.patience and dices) and len(dices) - 1 - dices.index(max(dices)) >= self.patience
 
-    def _dices(self) -> list[float]:
-        return [line["dice"] for line in self.run.measurements() if "dice" in line]
+    def _validations(self) -> list[tuple[int, float]]:
+        """Step and mean Dice of each."""
+        return [(int(line["step"]), line["dice"]) for line in self.run.measurements() if "dice" in line]

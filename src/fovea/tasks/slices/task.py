@@ -96,7 +96,10 @@ class Segmentation(Task):
         found = _results(network, source, quiet=quiet)
         measured = measure.summary(found, source.classes)
         name = NAMES[config.model]
-        lead = f"Trained for {config.optimisation.steps} steps; measured on {len(found)} cases it is not trained on."
+        lead = f"Trained for {int(run.measurements()[-1]['step'])} steps, "
+        if source.validation:
+            lead += f"of which step {Best(run, 0).step} was the best on {source.validation} cases kept back; "
+        lead += f"measured on {len(found)} cases it is not trained on."
         compared = {name: (found, start.parameters(network))}
         title = f"{name}: {source.name}"
         page(run, config, compared, source.classes, title=title, lead=lead, curves={name: run}).write(run.report)
