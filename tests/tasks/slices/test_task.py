@@ -56,14 +56,21 @@ def test_an_interrupted_demonstration_goes_on_to_the_same_end(tmp_path: Path, ti
     assert TASK.run(tiny, run, resume=True, quiet=True) == whole
 
 
-@pytest.mark.parametrize("layout", ["decathlon", "synapse", "lits"])
-@pytest.mark.parametrize("fit", ["zoom", "pad"])
+@pytest.mark.parametrize(
+    ("layout", "fit"),
+    [
+        *((layout, fit) for layout in ("decathlon", "synapse", "lits") for fit in ("zoom", "pad")),
+        ("lits_nifti", "pad"),
+        ("pairs", "pad"),
+    ],
+)
 def test_training_and_evaluation_agree_in_every_layout(
     tmp_path: Path, tiny: SlicesConfig, layout: str, fit: str, request: pytest.FixtureRequest
 ) -> None:
     data = request.getfixturevalue(layout)
     size = 48 if fit == "pad" and layout == "synapse" else 32
-    config = replace(tiny, data=Data(size=size, fit=fit, foreground=0.5))
+    intensity = "percentiles" if layout == "pairs" else "auto"
+    config = replace(tiny, data=Data(size=size, fit=fit, foreground=0.5, intensity=intensity))
     if layout == "synapse":
         config = replace(config, network=replace(tiny.network, num_classes=9))
     run = run_in(tmp_path / "run")
@@ -72,11 +79,16 @@ def test_training_and_evaluation_agree_in_every_layout(
     assert again == measured
     assert (tmp_path / "evaluated" / "report.html").is_file()
     assert ("slice_dice" in measured) == (layout != "lits")
-    named = {"decathlon": "dice_organ", "synapse": "dice_aorta", "lits": "dice_liver"}[layout]
+    named, intensity = {
+        "decathlon": ("dice_organ", "percentiles"),
+        "synapse": ("dice_aorta", "unit"),
+        "lits": ("dice_liver", "unit"),
+        "lits_nifti": ("dice_liver", "window"),
+        "pairs": ("dice_class_1", "percentiles"),
+    }[layout]
     assert named in measured
-    assert ("hd_foreground_official" in measured) == (layout == "lits")
-    saved = checkpoints.load(run.checkpoint).extra["data"]
-    assert saved["intensity"] == {"decathlon": "percentiles", "synapse": "unit", "lits": "unit"}[layout]
+    assert ("hd_foreground_official" in measured) == layout.startswith("lits")
+    assert checkpoints.load(run.checkpoint).extra["data"]["intensity"] == intensity
 
 
 def test_epochs_are_counted_and_the_cosine_ends_with_them(tmp_path: Path, tiny: SlicesConfig, decathlon: Path) -> None:
