@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from fovea.tasks.fit import Learner
 from fovea.tasks.optimisation import Hardware, Optimisation
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.spectral import TASK, baselines, inference, maps, sources, trials
-from fovea.tasks.spectral.config import Data, Features, SpectralConfig, Split
+from fovea.tasks.spectral.config import Compared, Data, Features, SpectralConfig, Split
 from fovea.tasks.spectral.learner import PixelClassifier
 from fovea.tasks.spectral.page import summary
 from fovea.tasks.spectral.predict import load
@@ -119,7 +120,7 @@ def test_the_demonstration_leaves_all_that_it_promises(tmp_path: Path) -> None:
 
 
 def test_every_comparison_runs_and_learns_what_it_says(tmp_path: Path) -> None:
-    methods = ("svm", "cnn", "no-attention", "no-lora", "gated", "adapters", "official", "pretrained")
+    methods = get_args(Compared)
     config = replace(RANDOM, compare=methods, optimisation=replace(TINY.optimisation, steps=2))
     (lesson,) = trials.lessons(config, None)
     found = {}
@@ -132,6 +133,8 @@ def test_every_comparison_runs_and_learns_what_it_says(tmp_path: Path) -> None:
     head = sum(p.numel() for name, p in network.named_parameters() if name in ("head.weight", "head.bias"))
     assert found["adapters"].learned == own < found["adapters"].parameters
     assert found["pretrained"].learned == own + head
+    for same in ("steady", "modulated", "standardised"):
+        assert found[same].learned == found[same].parameters == found["adapters"].parameters
     assert found["no-lora"].learned == found["no-lora"].parameters == found["adapters"].parameters - own
     assert found["gated"].parameters > found["adapters"].parameters
     assert found["official"].learned < found["official"].parameters == found["gated"].parameters
@@ -463,6 +466,12 @@ def test_impossible_configurations() -> None:
         replace(TINY, compare=("swm",))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="trained=adapters; the network has no adapters"):
         replace(TINY, trained="adapters", network=replace(NETWORK, lora="none"))
+    even = replace(NETWORK, spatial_size=4)
+    for turned in ("turns", "average_turns"):
+        still = {"turns": False, "average_turns": False}
+        with pytest.raises(UsageError, match="network.spatial_size=4; only patches of an odd side have a middle"):
+            replace(TINY, network=even, **{**still, turned: True})
+        assert replace(TINY, network=even, **still).patch == 4
     with pytest.raises(UsageError, match="seeds=0"):
         replace(TINY, seeds=0)
     with pytest.raises(UsageError, match="cycle=0"):

@@ -47,7 +47,18 @@ NETWORK = LoLASpecViTConfig(
     drop_path_rate=0.1,
 )
 METHODS: tuple[str, ...] = ("ours", "svm", "cnn")
-ADAPTED: tuple[str, ...] = ("ours", "no-attention", "no-lora", "gated", "adapters", "official", "pretrained")
+ADAPTED: tuple[str, ...] = (
+    "ours",
+    "no-attention",
+    "no-lora",
+    "gated",
+    "steady",
+    "modulated",
+    "standardised",
+    "adapters",
+    "official",
+    "pretrained",
+)
 
 
 def few_labels(*, quiet: bool = False) -> dict[str, Any]:
@@ -61,8 +72,9 @@ def few_labels(*, quiet: bool = False) -> dict[str, Any]:
 
 
 def adapters(*, quiet: bool = False) -> dict[str, Any]:
-    """Everything learns, and its parts left out or gated; adapters alone on random weights (of the paper's kind and as
-    the published code does it); adapters and head on a network trained on a generated scene. 10%, random split."""
+    """Everything learns, with parts left out or changed (attention, adapters, cycles, the level of the spectrum);
+    adapters alone on random weights (of the paper's kind and as the published code does it); adapters and head on a
+    network trained on a generated scene. 10%, random split."""
     found = {method: _trials(method, 0.1, "random", quiet) for method in ADAPTED}
     return {"data": "Jasper Ridge as in few-labels, 10% random"} | {
         name: _summary(runs) for name, runs in found.items()

@@ -11,7 +11,19 @@ from fovea.tasks.optimisation import Hardware, Optimisation
 
 Kind = Literal["random", "disjoint"]
 Trained = Literal["all", "adapters", "adapters+head"]
-Compared = Literal["svm", "cnn", "no-attention", "no-lora", "gated", "adapters", "official", "pretrained"]
+Compared = Literal[
+    "svm",
+    "cnn",
+    "no-attention",
+    "no-lora",
+    "gated",
+    "steady",
+    "modulated",
+    "standardised",
+    "adapters",
+    "official",
+    "pretrained",
+]
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class SpectralConfig:
     smoothing: float = 0.1
     """Of the labels in the cross entropy."""
     turns: bool = True
-    """Show the patches turned by quarters and mirrored."""
+    """Show the patches turned by quarters and mirrored; their side must be odd, so that the middle stays."""
     average_turns: bool = False
     """Classify by the mean over the eight ways to turn and mirror a patch; takes eight times as long."""
     compare: tuple[Compared, ...] = ("svm",)
@@ -115,6 +127,11 @@ class SpectralConfig:
             raise UsageError(f"seeds={self.seeds}; it must be at least 1")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing={self.smoothing}; it must be at least 0 and below 1")
+        if self.patch % 2 == 0 and (self.turns or self.average_turns):
+            raise UsageError(
+                f"network.spatial_size={self.patch}; only patches of an odd side have a middle pixel to turn about: "
+                "take one, or turns=false average_turns=false"
+            )
         for name in self.compare:
             if name not in get_args(Compared):
                 raise unknown("method to compare with", name, get_args(Compared))
