@@ -4,7 +4,8 @@
 
 Times are taken in one process, the two in turn, the best of ``--repeats``: on the clock, and of all threads together
 (``cpu``), which other work on the machine disturbs less. Peak memory is the growth of a process of
-its own over what was resident before, so that it holds everything, also buffers inside of kernels.
+its own over what was resident before, so that it holds everything, also buffers inside of kernels. What the file of
+results has already is not measured again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,28 +136,38 @@ def main() -> None:
     if words.peak:
         print(peak(*words.peak, words.features[0], words.size))
         return
-    from fovea.tasks.run import versions
-
     same = {"size": words.size, "threads": words.threads}
     found: dict[str, Any] = {**same, "networks": {}}
     if words.out.is_file():
         before = json.loads(words.out.read_text())
         if {key: before[key] for key in same} == same:
-            found = before  # other networks at this size are kept
+            found = before
     for features in words.features:
-        entry = timed(features, words.size, words.repeats)
-        for name in PASSES:
-            for way in WAYS:
-                command = [sys.executable, __file__, "--peak", way, name, "--features", str(features)]
-                command += ["--size", str(words.size), "--threads", str(words.threads)]
-                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                entry[name][f"{way}_peak_bytes"] = int(said.split()[-1])
-            entry[name]["memory"] = entry[name]["fovea_peak_bytes"] / entry[name]["monai_peak_bytes"]
+        for part in measured(found["networks"].setdefault(str(features), {}), features, words):
+            words.out.parent.mkdir(exist_ok=True)
+            words.out.write_text(json.dumps(found, indent=2) + "\n")
+            print(features, part, flush=True)
+
+
+def measured(entry: dict[str, Any], features: int, words: argparse.Namespace) -> Iterator[str]:
+    """Fill in what ``entry`` has not yet, part by part."""
+    from fovea.tasks.run import versions
+
+    if "difference" not in entry:
+        entry |= timed(features, words.size, words.repeats)
         entry |= {"versions": versions(), "machine": platform.platform(), "date": time.strftime("%Y-%m-%d")}
-        found["networks"][str(features)] = entry
-        print(features, json.dumps(entry), flush=True)
-        words.out.parent.mkdir(exist_ok=True)
-        words.out.write_text(json.dumps(found, indent=2) + "\n")
+        yield json.dumps(entry)
+    for name in PASSES:
+        for way in WAYS:
+            if f"{way}_peak_bytes" in entry[name]:
+                continue
+            command = [sys.executable, __file__, "--peak", way, name, "--features", str(features)]
+            command += ["--size", str(words.size), "--threads", str(words.threads)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            entry[name][f"{way}_peak_bytes"] = int(said.split()[-1])
+            yield f"{name}, {way}: peak {said.strip()}"
+        entry[name]["memory"] = entry[name]["fovea_peak_bytes"] / entry[name]["monai_peak_bytes"]
+    yield "done"
 
 
 if __name__ == "__main__":
