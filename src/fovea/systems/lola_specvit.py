@@ -56,7 +56,7 @@ DEMO = SpectralConfig(
     split=Split(train=0.1, block=12, area=0.3),
     optimisation=replace(LESSON, steps=560),
     cycle=80,
-    compare=("svm", "cnn"),
+    compare=("svm", "cnn", "no-attention", "no-lora"),
 )
 """A generated scene of fields: trained on a tenth of its labels, at random and in blocks, beside the baselines."""
 NANO_PRESET = SpectralConfig(

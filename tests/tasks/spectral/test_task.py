@@ -133,7 +133,7 @@ def test_every_comparison_runs_and_learns_what_it_says(tmp_path: Path) -> None:
     head = sum(p.numel() for name, p in network.named_parameters() if name in ("head.weight", "head.bias"))
     assert found["adapters"].learned == own < found["adapters"].parameters
     assert found["pretrained"].learned == own + head
-    for same in ("steady", "modulated", "standardised"):
+    for same in ("steady", "modulated", "unfocused", "standardised"):
         assert found[same].learned == found[same].parameters == found["adapters"].parameters
     assert found["no-lora"].learned == found["no-lora"].parameters == found["adapters"].parameters - own
     assert found["gated"].parameters > found["adapters"].parameters
@@ -177,7 +177,8 @@ def learner(config: SpectralConfig) -> PixelClassifier:
     assert lesson.scene.labels is not None
     network = trials.build(config, lesson.scene, 0)
     fitted = sources.components(config, lesson.scene, lesson.split)
-    patches = inference.Reader(network, fitted, 5, "scene").patches(lesson.scene)
+    reader = inference.Reader(network, fitted, 5, "scene", focus=config.features.focus)
+    patches = reader.patches(lesson.scene)
     places = lesson.split.train
     return PixelClassifier(
         network, patches, places, lesson.scene.labels.ravel()[places] - 1, config, 0, lambda network: {}, {}
@@ -207,6 +208,21 @@ def test_patches_are_turned_about_their_middle() -> None:
         torch.testing.assert_close(ours.sum((1, 2)), theirs.sum((1, 2)))
         turned += not torch.equal(ours, theirs)
     assert turned > 3
+
+
+def test_the_middle_of_a_patch_stands_out(data: Path, tmp_path: Path) -> None:
+    config = replace(RANDOM, features=replace(RANDOM.features, focus=1.0))
+    plain, focused = learner(replace(RANDOM, turns=False)), learner(replace(config, turns=False))
+    whole, seen = plain.example(1, 0)["patch"], focused.example(1, 0)["patch"]
+    away = torch.arange(5) - 2
+    weight = torch.exp(-(away[:, None] ** 2 + away**2) / 2)
+    torch.testing.assert_close(seen, whole * weight)
+    TASK.train(config, run_in(tmp_path / "run"), data, quiet=True)
+    reader = load(tmp_path / "run").reader(RANDOM, fields())
+    assert reader.focus == 1.0, "a checkpoint keeps how it looks"
+    places = np.array([0, 30, 311])
+    found = inference.classify(reader, fields(), tile=9).ravel()[places] - 1
+    assert np.array_equal(found, reader.classes(reader.patches(fields()), places))
 
 
 def test_adapters_have_twice_the_cyclical_rate() -> None:
@@ -271,9 +287,9 @@ def test_memory_is_that_of_a_tile(checkpoint: Path, monkeypatch: pytest.MonkeyPa
     sizes = []
     patches = inference.Patches
 
-    def watched(image: np.ndarray, side: int) -> inference.Patches:
+    def watched(image: np.ndarray, side: int, focus: float | None) -> inference.Patches:
         sizes.append(image.shape)
-        return patches(image, side)
+        return patches(image, side, focus)
 
     monkeypatch.setattr(inference, "Patches", watched)
     counted = []
@@ -474,6 +490,8 @@ def test_impossible_configurations() -> None:
         assert replace(TINY, network=even, **still).patch == 4
     with pytest.raises(UsageError, match="seeds=0"):
         replace(TINY, seeds=0)
+    with pytest.raises(UsageError, match="features.focus=0; it must be a deviation above 0"):
+        Features(focus=0)
     with pytest.raises(UsageError, match="cycle=0"):
         replace(TINY, cycle=0)
     with pytest.raises(UsageError, match="modulate=scale; it needs a cycle"):

@@ -30,7 +30,7 @@ from fovea.tasks.spectral.trials import Trial
 
 SEEDS = 3
 SHARES = (0.02, 0.1)
-STEPS = {0.02: 350, 0.1: 700}
+STEPS = {0.02: 350, 0.1: 490}
 """Of training, by the share of the labels; the first of three cycles is a seventh of them."""
 NETWORK = LoLASpecViTConfig(
     in_channels=6,
@@ -54,6 +54,7 @@ ADAPTED: tuple[str, ...] = (
     "gated",
     "steady",
     "modulated",
+    "unfocused",
     "standardised",
     "adapters",
     "official",
@@ -95,12 +96,17 @@ def jasper_ridge() -> Path:
 
 
 def configured(share: float) -> SpectralConfig:
-    """How the claims train; chosen on pixels of the same scene held back in splits of other seeds."""
+    """How the claims train.
+
+    Size of the patch, focus, smoothing, dropout, number of components and the convolutions' rate were compared by
+    cross-validation among the pixels to learn from (10%, random split, first seed); tested pixels chose nothing. So no
+    pixel has to be held back here.
+    """
     return SpectralConfig(
         network=NETWORK,
         data=Data(label_key="abundance", noise=1.0),
-        features=Features(whiten=False),
-        split=Split(train=share, area=0.3),
+        features=Features(whiten=False, focus=0.8),
+        split=Split(train=share, area=0.3, validation=0.0),
         optimisation=Optimisation(
             steps=STEPS[share],
             batch=32,
@@ -115,6 +121,7 @@ def configured(share: float) -> SpectralConfig:
             checkpoint_every=200,
         ),
         cycle=STEPS[share] // 7,
+        smoothing=0.0,
         svm_c=10.0,
         hardware=Hardware(accelerator="cpu"),
     )

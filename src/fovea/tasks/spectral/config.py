@@ -19,6 +19,7 @@ Compared = Literal[
     "gated",
     "steady",
     "modulated",
+    "unfocused",
     "standardised",
     "adapters",
     "official",
@@ -60,6 +61,12 @@ class Features:
     """Give every band the same variance first."""
     patches: Literal["scene", "patch"] = "scene"
     """Keep the level of the scene, or standardise each channel of each patch as the published code does."""
+    focus: float | None = None
+    """Dim what surrounds the middle pixel of a patch: a Gaussian's deviation in pixels; none shows all alike."""
+
+    def __post_init__(self) -> None:
+        if self.focus is not None and not self.focus > 0:
+            raise UsageError(f"features.focus={self.focus}; it must be a deviation above 0 in pixels, or none")
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ class Trained:
                 raise UserError(
                     f"{scene.name} has {scene.cube.shape[2]} bands; the checkpoint was trained on {fitted.bands}"
                 )
-            average = self.extra["average_turns"]
-            return Reader(self.network, fitted, side, self.extra["standardise"], average)
+            extra = self.extra
+            return Reader(self.network, fitted, side, extra["standardise"], extra["average_turns"], extra.get("focus"))
         published = replace(config.features, fit="all", method="pca", whiten=True, scaled=False)
         fitted = sources.components(replace(self.configured(config), features=published), scene, None)
         return Reader(self.network, fitted, side, "patch")

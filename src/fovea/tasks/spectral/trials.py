@@ -114,7 +114,8 @@ def train(
     network = build(config, scene, lesson.seed, start)
     learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
     fitted = sources.components(config, scene, split)
-    reader = Reader(network, fitted, config.patch, config.features.patches, config.average_turns)
+    how = config.features
+    reader = Reader(network, fitted, config.patch, how.patches, config.average_turns, how.focus)
     patches, labels = reader.patches(scene), scene.labels.ravel()
 
     def validated(averaged: nn.Module) -> dict[str, float]:
@@ -125,7 +126,8 @@ def train(
 
     extra = {
         "components": fitted.to_dict(),
-        "standardise": config.features.patches,
+        "standardise": how.patches,
+        "focus": how.focus,
         "average_turns": config.average_turns,
         "classes": list(scene.classes),
         "numbers": list(scene.numbers),
