@@ -198,6 +198,31 @@ def test_an_official_file_is_a_checkpoint_too(tmp_path: Path, tiny: SlicesConfig
     torch.testing.assert_close(found(x), network(x))
 
 
+def test_channels_are_standardised_at_the_start_if_asked_for(
+    tmp_path: Path, tiny: SlicesConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[torch.nn.Module] = []
+
+    def stop(network: torch.nn.Module, *_: Any, **__: Any) -> None:
+        begun.append(network)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fovea.tasks.slices.task._taught", stop)
+    for number, config in enumerate((tiny, replace(tiny, standardise=True))):
+        with pytest.raises(KeyboardInterrupt):
+            TASK.train(config, run_in(tmp_path / str(number)), None, quiet=True)
+    examples = Examples(sources.generated(tiny), tiny)
+    batch = torch.stack([examples(1, position)["image"] for position in range(tiny.optimisation.batch)])
+    by_chance, standardised = (network.get_submodule("project")(batch) for network in begun)
+    torch.testing.assert_close(standardised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standardised.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+    assert not torch.allclose(by_chance, standardised, atol=0.1)
+    unet = UNet(tiny.unet)
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    start.standardise(unet, batch)
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+
+
 def test_imagenet_weights_for_the_encoder(tmp_path: Path, tiny: SlicesConfig) -> None:
     state = Layout("", rules(tiny.network.encoder)).to_official(SwinEncoder(tiny.network.encoder).state_dict())
     torch.save({"model": state}, tmp_path / "swin.pth")

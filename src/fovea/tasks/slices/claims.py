@@ -33,21 +33,32 @@ from fovea.tasks.slices.losses import losses
 from fovea.tasks.slices.task import Segmentation
 
 SEEDS = (0, 1, 2)
-NETWORK = HBFormerConfig(img_size=64, num_classes=3, embed_dim=24, feature_size=12, drop_path_rate=0.1)
+NETWORK = HBFormerConfig(
+    img_size=64,
+    num_classes=3,
+    embed_dim=32,
+    depths=(2, 1, 1, 1),
+    num_heads=(1, 2, 4, 8),
+    mlp_ratio=2.0,
+    drop_path_rate=0.1,
+    feature_size=16,
+)
 OURS, UNET = "HBFormer", "plain U-Net"
 VARIANTS: dict[str, SlicesConfig] = {
-    OURS: SlicesConfig(network=NETWORK),
-    UNET: SlicesConfig(model="unet", network=NETWORK, unet=UNetConfig(width=18, levels=5)),
-    "without dynamic experts": SlicesConfig(network=replace(NETWORK, experts=1)),
-    "skips at their natural level": SlicesConfig(network=replace(NETWORK, skips="natural")),
-    "Swin encoder, U-Net decoder": SlicesConfig(network=replace(NETWORK, decoder="unet", mlp_ratio=4.5)),
+    OURS: SlicesConfig(network=NETWORK, standardise=True),
+    UNET: SlicesConfig(model="unet", network=NETWORK, unet=UNetConfig(width=16, levels=5)),
+    "without dynamic experts": SlicesConfig(network=replace(NETWORK, experts=1), standardise=True),
+    "skips at their natural level": SlicesConfig(network=replace(NETWORK, skips="natural"), standardise=True),
+    "Swin encoder, U-Net decoder": SlicesConfig(
+        network=replace(NETWORK, decoder="unet", mlp_ratio=3.5), standardise=True
+    ),
 }
 """The plain U-Net's width and the last one's wider encoder are such that each has about as many parameters."""
 LESSON = Epochs(
     steps=500,
     batch=8,
     algorithm="adamw",
-    lr=2e-3,
+    lr=3e-3,
     betas=(0.9, 0.999),
     weight_decay=1e-3,
     schedule="cosine",

@@ -128,6 +128,9 @@ class SlicesConfig:
     loss: Loss = field(default_factory=Loss)
     optimisation: Epochs = field(default_factory=Epochs)
     hardware: Hardware = field(default_factory=Hardware)
+    standardise: bool = False
+    """Whether HBFormer's projection of the three channels starts as what gives them mean 0 and deviation 1 (in the
+    first batch), which a short training from new weights gains by; if not, by chance, as in the official code."""
     encoder: Path | None = None
     """ImageNet weights for the encoder, a file in the layout of Swin's authors or of timm."""
     seed: int = 0

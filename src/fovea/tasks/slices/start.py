@@ -85,6 +85,20 @@ def begin(config: SlicesConfig, checkpoint: Path | None) -> tuple[HBFormer | UNe
     return network, ""
 
 
+@torch.no_grad()
+def standardise(network: nn.Module, images: Tensor) -> None:
+    """Let HBFormer's first convolution give each channel of ``[batch, 3, H, W]`` mean 0 and deviation 1 and no mixing.
+
+    A U-Net, whose first convolution has a norm behind it, is left as it is.
+    """
+    if isinstance(network, HBFormer):
+        deviation, mean = torch.std_mean(images, (0, 2, 3), correction=0)
+        scale = 1 / deviation.clamp_min(1e-6)
+        network.project.weight.copy_(torch.diag(scale)[..., None, None])
+        assert network.project.bias is not None
+        network.project.bias.copy_(-mean * scale)
+
+
 def made(config: SlicesConfig) -> HBFormer | UNet:
     """The network that is configured, new."""
     if config.model == "hbformer":

@@ -23,7 +23,7 @@ from fovea.tasks.slices.config import SlicesConfig
 from fovea.tasks.slices.learner import Segmenter
 from fovea.tasks.slices.measure import Result
 from fovea.tasks.slices.page import page
-from fovea.tasks.slices.sources import Scan, Source
+from fovea.tasks.slices.sources import Examples, Scan, Source
 from fovea.tasks.task import Task
 
 CHANGEABLE = ("optimisation.", "hardware.")
@@ -49,9 +49,11 @@ class Segmentation(Task):
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         beside = RunDirectory(run.path / "baseline", quiet=True)
         again = resume and (beside.path / "config.yaml").is_file()
-        network = _taught(start.begin(config, None)[0], config, run, source, resume=resume, quiet=quiet)
+        network, _ = _begun(config, None, source)
+        network = _taught(network, config, run, source, resume=resume, quiet=quiet)
         beside.start(rival, seed=config.seed, resume=again, changeable=CHANGEABLE)
-        other = _taught(start.begin(rival, None)[0], rival, beside, source, resume=again, quiet=quiet)
+        other, _ = _begun(rival, None, source)
+        other = _taught(other, rival, beside, source, resume=again, quiet=quiet)
         names = NAMES[config.model], "plain U-Net"
         compared = {
             name: (_results(taught, source, quiet=quiet), start.parameters(taught))
@@ -88,7 +90,7 @@ class Segmentation(Task):
         source = sources.generated(config) if data is None else sources.folder(config, data, quiet=quiet)
         if config.optimisation.epochs:
             config = replace(config, optimisation=config.optimisation.counted(len(source.training)))
-        network, words = start.begin(config, None if resume else checkpoint)
+        network, words = _begun(config, None if resume else checkpoint, source)
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         if words:
             run.say(words)
@@ -152,6 +154,16 @@ class Segmentation(Task):
         begun = start.load(checkpoint, config)
         data = predict.changed(begun.data, options)
         return predict.predict(begun.network.to(_device(config)), data, begun.classes, inputs, output, quiet=quiet)
+
+
+def _begun(config: SlicesConfig, checkpoint: Path | None, source: Source) -> tuple[nn.Module, str]:
+    """A network before its training, and what is to be said of it."""
+    network, words = start.begin(config, checkpoint)
+    if checkpoint is None and config.standardise:
+        examples = Examples(source, config)
+        first = [examples(1, position)["image"] for position in range(config.optimisation.batch)]
+        start.standardise(network, torch.stack(first))
+    return network, words
 
 
 def _taught(
