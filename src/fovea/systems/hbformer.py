@@ -24,12 +24,11 @@ SMALL = HBFormerConfig(
 DEMO = SlicesConfig(
     network=SMALL,
     unet=UNetConfig(width=16, levels=5),
-    unet_steps=500,
     standardise=True,
     data=Data(size=64, fit="pad"),
     loss=Loss(ce=0.33, dice=0.33, focal=0.34),
     optimisation=Epochs(
-        steps=800,
+        steps=600,
         batch=8,
         algorithm="adamw",
         lr=3e-3,
@@ -43,7 +42,7 @@ DEMO = SlicesConfig(
         checkpoint_every=100,
     ),
 )
-"""Learns from generated slices in minutes, a plain U-Net of as many parameters beside it for about as long."""
+"""Learns from generated slices in minutes, a plain U-Net of as many parameters beside it."""
 
 PAPER = Epochs(
     epochs=100,

@@ -122,8 +122,6 @@ class SlicesConfig:
     network: HBFormerConfig = field(default_factory=HBFormerConfig)
     unet: UNetConfig = field(default_factory=lambda: UNetConfig())
     """The plain U-Net, for ``model=unet`` and as the baseline of the demonstration; classes are the network's."""
-    unet_steps: int = 0
-    """Of the U-Net in the demonstration, where it learns for other than ``optimisation.steps``; 0 for as many."""
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
     optimisation: Epochs = field(default_factory=Epochs)
@@ -138,8 +136,6 @@ class SlicesConfig:
     def __post_init__(self) -> None:
         if not -1 <= self.data.structures < self.network.num_classes:
             raise UsageError(f"data.structures={self.data.structures}; it must be a class, or -1 for the last")
-        if self.unet_steps < 0:
-            raise UsageError(f"unet_steps={self.unet_steps}; it must be at least 0")
         if self.optimisation.patience and not self.data.cases_validated:
             raise UsageError(
                 f"optimisation.patience={self.optimisation.patience} needs data.cases_validated: the end of a training "

@@ -44,8 +44,7 @@ class Segmentation(Task):
         """Train on generated slices, a plain U-Net of about as many parameters beside it, and show both."""
         began = time.perf_counter()
         source = sources.generated(config)
-        steps = config.unet_steps or config.optimisation.steps
-        rival = replace(config, model="unet", optimisation=replace(config.optimisation, steps=steps))
+        rival = replace(config, model="unet")
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         beside = RunDirectory(run.path / "baseline", quiet=True)
         again = resume and (beside.path / "config.yaml").is_file()
@@ -62,9 +61,9 @@ class Segmentation(Task):
         ours, theirs = (measure.summary(found, source.classes) for found, _ in compared.values())
         measured = ours | {f"baseline_{name}": value for name, value in theirs.items()}
         lead = (
-            f"{names[0]} learned here in {_taken(run, config)} to find an organ and very small tumours in slices that "
-            f"are generated; a plain U-Net of about as many parameters learned the same in {_taken(beside, rival)}. "
-            f"Both are measured on {len(source)} slices that neither has seen."
+            f"{names[0]} learned here for {config.optimisation.steps} steps ({_seconds(run):.0f} s) to find an organ and "
+            "very small tumours in slices that are generated; a plain U-Net of about as many parameters for as many "
+            f"({_seconds(beside):.0f} s). Both are measured on {len(source)} slices that neither has seen."
         )
         curves = {names[0]: run, names[1]: beside}
         page(run, config, compared, source.classes, title="Small tumours in slices", lead=lead, curves=curves).write(
@@ -191,11 +190,10 @@ def _taught(
     return taught if best is None else checkpoints.load(best.folder).network.to(_device(config))
 
 
-def _taken(run: RunDirectory, config: SlicesConfig) -> str:
-    """``"500 steps (80 s)"``: the time of a training, whose clock starts anew when it is taken up again."""
+def _seconds(run: RunDirectory) -> float:
+    """What a training took; its clock starts anew when it is taken up again."""
     clock = [0.0, *(line["seconds"] for line in run.measurements() if "seconds" in line)]
-    seconds = sum(now - before if now >= before else now for before, now in pairwise(clock))
-    return f"{config.optimisation.steps} steps ({seconds:.0f} s)"
+    return sum(now - before if now >= before else now for before, now in pairwise(clock))
 
 
 def _results(network: nn.Module, source: Source, *, quiet: bool) -> list[Result]:
