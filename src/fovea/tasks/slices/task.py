@@ -61,9 +61,9 @@ class Segmentation(Task):
         ours, theirs = (measure.summary(found, source.classes) for found, _ in compared.values())
         measured = ours | {f"baseline_{name}": value for name, value in theirs.items()}
         lead = (
-            f"{names[0]} learned here for {config.optimisation.steps} steps ({_seconds(run):.0f} s) to find an organ and "
-            "very small tumours in slices that are generated; a plain U-Net of about as many parameters for as many "
-            f"({_seconds(beside):.0f} s). Both are measured on {len(source)} slices that neither has seen."
+            f"{names[0]} learned here for {config.optimisation.steps} steps ({_seconds(run):.0f} s) to find an organ "
+            "and very small tumours in slices that are generated; a plain U-Net of about as many parameters for as "
+            f"many ({_seconds(beside):.0f} s). Both are measured on {len(source)} slices that neither has seen."
         )
         curves = {names[0]: run, names[1]: beside}
         page(run, config, compared, source.classes, title="Small tumours in slices", lead=lead, curves=curves).write(
