@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -126,7 +128,7 @@ def test_validation_cases_are_kept_from_training(tiny: SlicesConfig, decathlon: 
 
 
 def test_slices_of_a_patient_stay_together(tmp_path: Path, tiny: SlicesConfig, synapse: Path) -> None:
-    names = [f"case000{patient}_slice00{number}" for patient in (1, 2) for number in range(3)]
+    names = [f"case000{patient}_slice00{number}" for patient in (1, 2, 3) for number in range(3)]
     (tmp_path / "train_npz").mkdir()
     for name in names:
         source = synapse / "train_npz" / "case0001_slice000.npz"
@@ -136,8 +138,29 @@ def test_slices_of_a_patient_stay_together(tmp_path: Path, tiny: SlicesConfig, s
         tiny, network=replace(tiny.network, num_classes=9), data=Data(size=48, fit="pad", cases_validated=1)
     )
     source = sources.folder(config, tmp_path)
-    assert [scan.name for scan in source.kept_back()] == names[3:]
+    assert [scan.name for scan in source.kept_back()] == names[6:]
+    assert [scan.name for scan in source.held_out()] == names[3:6]
     assert len(source.training) == 3
+
+
+def test_without_a_test_part_the_last_patient_is_held_out(tmp_path: Path, tiny: SlicesConfig, synapse: Path) -> None:
+    shutil.copytree(synapse / "train_npz", tmp_path / "train_npz")
+    other = tmp_path / "train_npz" / "case0000_slice000.npz"
+    other.write_bytes((tmp_path / "train_npz" / "case0001_slice000.npz").read_bytes())
+    names = sorted(path.stem for path in (tmp_path / "train_npz").iterdir())
+    (tmp_path / "train.txt").write_text("\n".join(names))
+    source = sources.folder(replace(tiny, network=replace(tiny.network, num_classes=9)), tmp_path)
+    assert len(source.training) == 1
+    assert [scan.name for scan in source.held_out()] == names[1:]
+
+
+def test_cases_with_nothing_to_segment_choose_no_weights(tmp_path: Path, tiny: SlicesConfig, decathlon: Path) -> None:
+    data = Path(shutil.copytree(decathlon, tmp_path / "data"))
+    label = data / "labelsTr" / "a_3.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 36, 3), np.uint8), nibabel.load(label).affine), label)
+    kept = replace(tiny, data=replace(tiny.data, cases_validated=1))
+    with pytest.raises(UserError, match=r"cases_validated=1: .*a_3\.nii\.gz has nothing to segment"):
+        sources.folder(kept, data)
 
 
 def test_generated_slices_to_validate_on_are_neither_held_out_nor_learned(tiny: SlicesConfig) -> None:

@@ -53,7 +53,8 @@ VARIANTS: dict[str, SlicesConfig] = {
         network=replace(NETWORK, decoder="unet", mlp_ratio=3.5), standardise=True
     ),
 }
-"""The plain U-Net's width and the last one's wider encoder are such that each has about as many parameters."""
+"""The plain U-Net's width and the last one's wider encoder are such that each has about as many parameters. Only the
+one without dynamic experts has fewer."""
 LESSON = Epochs(
     steps=500,
     batch=8,

@@ -118,10 +118,12 @@ def folder(config: SlicesConfig, path: Path, *, training: bool = True, quiet: bo
         return Source(path.name, named, data, (), (), found.held_out or found.training, lits=lits)
     if not found.training:
         raise UserError(f"{path} has no cases to train on, only {len(found.held_out)} to measure on")
-    learned, kept_back = _parted(found.training, data.cases_validated)
-    held_out = found.held_out or learned[-1:]
+    learned, kept_back = _parted(found.training, data.cases_validated, "data.cases_validated")
+    learned, held_out = (learned, found.held_out) if found.held_out else _parted(learned, 1, "cases held out")
     slices = _Read(learned, data, count, quiet)
-    _look_at((*kept_back, *found.held_out), data, count, quiet)
+    _look_at(held_out, data, count, quiet)
+    if kept_back and not _look_at(kept_back, data, count, quiet):
+        raise UserError(f"data.cases_validated={data.cases_validated}: {kept_back[-1].image} has nothing to segment")
     return Source(path.name, named, data, slices, slices.foreground, held_out, kept_back, lits)
 
 
@@ -143,13 +145,14 @@ def read(case: Case, data: Data, classes: int) -> Scan:
     return Scan(case.name, preparation.scaled(image, data), truth)
 
 
-def _parted(cases: Sequence[Case], count: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Cases to learn from and the last ``count`` to validate on, or more, so that no patient is in both parts."""
+def _parted(cases: Sequence[Case], count: int, name: str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Cases to learn from and the last ``count`` to measure on, or more, so that no patient is in both parts; ``name``
+    is what the count is called."""
     cut = max(0, len(cases) - count)
     while count and cut and _patient(cases[cut - 1]) == _patient(cases[cut]):
         cut -= 1
     if not cut:
-        raise UserError(f"data.cases_validated={count} leaves nothing to learn from of {len(cases)} training cases")
+        raise UserError(f"{name}={count} leaves nothing to learn from of {len(cases)} training cases")
     return tuple(cases[:cut]), tuple(cases[cut:])
 
 
@@ -158,13 +161,15 @@ def _patient(case: Case) -> str:
     return case.name.partition("_slice")[0]
 
 
-def _look_at(cases: Sequence[Case], data: Data, classes: int, quiet: bool) -> None:
-    """Raise ``UserError`` for a case that cannot be measured on."""
-    thorough = _is_small(cases)
+def _look_at(cases: Sequence[Case], data: Data, classes: int, quiet: bool) -> bool:
+    """Whether there is something to segment in cases to measure on; ``UserError`` for one that cannot be measured."""
+    thorough, found = _is_small(cases), False
     with bar("looking at the data", len(cases), quiet=quiet) as advance:
         for case in cases:
-            _ = read(case, data, classes) if thorough else _labels(case, data, classes)
+            truth = read(case, data, classes).truth if thorough else _labels(case, data, classes)
+            found = found or bool(((truth > 0) & (truth != 255)).any())
             advance()
+    return found
 
 
 def _is_small(cases: Sequence[Case]) -> bool:

@@ -175,7 +175,7 @@ def _taught(
         scans = source.held_out(VALIDATED) if best is None else source.kept_back()
         found = measure.summary(_measured(averaged, scans, source), source.classes)
         kept = ("dice", "recall", *(f"dice_{name.lower().replace(' ', '_')}" for name in source.classes[1:]))
-        return {"dice": 0.0} | {name: found[name] for name in kept if name in found}
+        return {name: found[name] for name in kept if name in found}
 
     taught = fit(
         Segmenter(network, source, config, validated, best),
