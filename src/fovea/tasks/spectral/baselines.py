@@ -53,6 +53,12 @@ CHANGES: dict[str, Callable[[SpectralConfig], SpectralConfig]] = {
 }
 """Methods that are networks, as changes of the configuration. ``pretrained`` begins with weights of another scene."""
 
+
+def changed(config: SpectralConfig, method: str) -> SpectralConfig:
+    """The configuration of a method: changed for what is compared, as it is for ours (and for what is no network)."""
+    return CHANGES[method](config) if method in CHANGES else config
+
+
 WORDS = {
     "ours": "LoLA-SpecViT",
     "svm": "SVM on single pixels",
