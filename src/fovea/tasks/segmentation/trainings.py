@@ -17,7 +17,7 @@ DEMO = VolumesConfig(
     data=Data(roi=(32, 32, 32), size=(48, 48, 48), foreground=0.7, train_cases=32, test_cases=8),
     loss=Loss("dice-ce"),
     optimisation=WarmCosine(
-        steps=500,
+        steps=400,
         batch=1,
         algorithm="adamw",
         lr=2e-3,
@@ -27,8 +27,8 @@ DEMO = VolumesConfig(
         warmup=20,
         gradient_clip=2.0,
         ema=0.98,
-        validate_every=125,
-        checkpoint_every=125,
+        validate_every=100,
+        checkpoint_every=100,
     ),
 )
 """Learns from generated brains in minutes, a plain U-Net of as many parameters beside it."""
