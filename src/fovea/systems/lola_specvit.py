@@ -135,6 +135,12 @@ SYSTEM = System(
             "over 80% fewer trained parameters at high accuracy (the paper's abstract)",
             "fovea.tasks.spectral.claims:adapters",
         ),
+        Claim(
+            "switches",
+            "What the paper and its code do differently, and what we add, one at a time.",
+            "none: the paper's ablations could not be found",
+            "fovea.tasks.spectral.claims:switches",
+        ),
     ),
     views=(View("window", "window:size=7", (14, 14)),),
 )
