@@ -66,6 +66,18 @@ def _compared(config: VolumesConfig, data: Path | None, quiet: bool) -> dict[str
             runs[name].append(_trained(replace(variant, seed=seed), data, quiet))
     for name, variant in variants.items():
         found[name] = {"parameters": start.parameters(start.begin(variant, None)[0]), **_summary(runs[name])}
+    ours, *others = variants
+    for other in others:
+        found[f"{ours} less {other}"] = _summary(
+            [
+                {
+                    name: mine[name] - theirs[name]
+                    for name in ("dice", "dice_server", "hd95")
+                    if name in mine and name in theirs
+                }
+                for mine, theirs in zip(runs[ours], runs[other], strict=True)
+            ]
+        )
     return found
 
 
