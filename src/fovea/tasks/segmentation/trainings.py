@@ -31,7 +31,7 @@ DEMO = VolumesConfig(
         checkpoint_every=100,
     ),
 )
-"""Learns from generated brains in minutes, a plain U-Net of as many parameters beside it."""
+"""Learns from generated brains in minutes, a plain U-Net of about as many parameters beside it."""
 
 HIPPOCAMPUS = VolumesConfig(
     network=replace(SMALL, in_channels=1, out_channels=3),
