@@ -197,6 +197,13 @@ def test_convert(fovea: Callable, official: Path, tmp_path: Path):
     assert checkpoints.load(tmp_path / "ours").config.embed_dim == 8
 
 
+def test_convert_names_every_official_layout(fovea: Callable):
+    from fovea.checkpoints.official import OFFICIAL
+
+    shown = fovea("convert", "--help").out
+    assert [slug for slug in OFFICIAL if slug not in shown] == []
+
+
 def test_convert_of_another_variant_shows_what_differs(fovea: Callable, official: Path, tmp_path: Path):
     result = fovea("convert", "hat", official, "-o", tmp_path / "ours", "embed_dim=12")
     assert result.status == 1

@@ -34,6 +34,8 @@ def test_nifti_is_cut_along_its_last_axis_or_another(tmp_path: Path, volume: np.
     assert np.array_equal(scans.image(path), np.moveaxis(volume, 2, 0))
     assert np.array_equal(scans.image(path, axis=0), volume)
     assert (scans.depth(path), scans.depth(path, axis=1)) == (7, 6)
+    assert np.allclose(np.asarray(scans.affine(path)), AFFINE)
+    assert scans.affine(tmp_path / "a.npz") is None
     assert (scans.stem(path), scans.ending(path)) == ("a.b", suffix)
 
 

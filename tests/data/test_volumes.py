@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fovea.data import volumes
-from fovea.data.volumes import MODALITIES, brats_case, cases, read, save
+from fovea.data.volumes import MODALITIES, brats_case, cases, examine, read, save
 from fovea.errors import UserError
 
 nibabel = pytest.importorskip("nibabel")
@@ -141,6 +143,29 @@ def test_bad_files(tmp_path: Path, kind: str, message: str) -> None:
     spoil(folder, kind)
     with pytest.raises(UserError, match=message):
         read(brats_case(folder))
+
+
+@pytest.mark.parametrize("kind", ["cut", "shape", "affine", "flat", "label shape"])
+def test_headers_tell_without_reading_voxels(tmp_path: Path, kind: str) -> None:
+    folder = brats(tmp_path)
+    assert examine(brats_case(folder)) == 4 * prod(SIZE)
+    spoil(folder, kind)
+    with pytest.raises(UserError):
+        examine(brats_case(folder))
+
+
+def test_files_of_several_compressed_parts_are_whole(tmp_path: Path) -> None:
+    folder = brats(tmp_path)
+    path = folder / f"{folder.name}_t1.nii.gz"
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+    assert examine(brats_case(folder)) == 4 * prod(SIZE)
+    plain = tmp_path / "plain.nii"
+    plain.write_bytes(content)
+    assert examine(volumes.Case("x", (plain,))) == prod(SIZE)
+    plain.write_bytes(content[:-1])
+    with pytest.raises(UserError, match="plain.nii cannot be read, it is damaged or cut short"):
+        examine(volumes.Case("x", (plain,)))
 
 
 def test_bad_lists(tmp_path: Path) -> None:

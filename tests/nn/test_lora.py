@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fovea.nn import Linear
-from fovea.nn.lora import GatedLoRALinear, LoRALinear, adapters, merge
+from fovea.nn.lora import GatedLoRALinear, LoRALinear, adapters, merge, modulated
 from fovea.nn.swiglu import SwiGLU
 
 KINDS = pytest.mark.parametrize("kind", [LoRALinear, GatedLoRALinear])
@@ -51,6 +51,21 @@ def test_merging_changes_no_output_however_often(kind: type[LoRALinear]) -> None
     torch.testing.assert_close(layer(x), before)
     if kind is LoRALinear:
         torch.testing.assert_close(nn.functional.linear(x, layer.weight, layer.bias), before)
+
+
+@KINDS
+def test_modulation_weakens_what_is_of_low_rank_and_ends(kind: type[LoRALinear]) -> None:
+    layer, x = learned(kind).double(), torch.randn(4, 6, dtype=torch.float64)
+    whole, network = layer(x), nn.Sequential(layer)
+    with modulated(network, 0.0):
+        none = network(x)
+    with modulated(network, 0.25):
+        some = network(x)
+    assert not torch.allclose(none, whole)
+    torch.testing.assert_close(some, none + 0.25 * (whole - none))
+    with pytest.raises(RuntimeError, match="in between"), modulated(network, 0.5):
+        raise RuntimeError("in between")
+    assert torch.equal(layer(x), whole)
 
 
 def test_adapters_are_found_by_name_and_nothing_else_is() -> None:

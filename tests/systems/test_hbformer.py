@@ -40,6 +40,8 @@ def test_the_papers_trainings(
     assert optimisation.rate(1) == pytest.approx(3e-4)
     assert optimisation.rate(optimisation.steps) == pytest.approx(1e-6, rel=0.1)
     assert optimisation.ema == 0
+    assert optimisation.validate_every == (20 * 100 if name == "paper-synapse" else 1_000)
+    assert (optimisation.patience, preset.data.cases_validated) == ((10, 1) if name == "paper-synapse" else (0, 0))
 
 
 def test_claims_and_the_demonstration_learn_the_same_network() -> None:

@@ -124,6 +124,20 @@ def test_the_average_is_the_moving_average_of_the_weights(tmp_path: Path) -> Non
         torch.testing.assert_close(value, mean[key])
 
 
+def test_a_learner_that_has_enough_ends_the_training_and_keeps_it_ended(tmp_path: Path) -> None:
+    class Content(Lesson):
+        def enough(self) -> bool:
+            return len([line for line in run.measurements() if "error" in line]) >= 2
+
+    run = start(tmp_path / "run")
+    first = fit(Content(), optimisation(60), run, seed=1, hardware=CPU, quiet=True)
+    assert torch.load(run.last, weights_only=True)["step"] == 2 * 7
+    again = fit(Content(), optimisation(60), run, seed=1, hardware=CPU, quiet=True, resume=True)
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    assert max(line["step"] for line in run.measurements()) == 2 * 7
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_good_checkpoint(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     with pytest.raises(NotFiniteError, match="loss is nan at step 8.*earlier, good state"):

@@ -36,6 +36,7 @@ def test_the_page_needs_nothing_but_itself_and_escapes_words(tmp_path: Path) -> 
         .numbers({"PSNR": "33.1 dB", "gain": "+0.4"}, accent="gain")
         .heading("Pictures")
         .pictures([("grey", image[..., 0]), ("colour", image), ("bytes", (image * 255).astype(np.uint8))], pixels=True)
+        .key({"water & ice": (1, 20, 255), "soil": [90, 60, 30]})
         .table(["image", "PSNR"], [["a<b", 33.12345], ["mean", np.float64(3)]], strong_last=True)
         .curves({"loss": [(0, 1.0), (1, 0.5)], "other": [(0, 1.0)], "none": []}, levels={"bicubic": 0.7})
         .curves({"flat": [(3, 1.0)]})
@@ -51,5 +52,6 @@ def test_the_page_needs_nothing_but_itself_and_escapes_words(tmp_path: Path) -> 
     assert not re.search(r"https?://|@import|url\(", text)
     assert "A &lt;b&gt; &amp; C" in text
     assert "a&lt;b" in text
+    assert 'rgb(1, 20, 255)"></i>water &amp; ice' in text
     assert "33.123" in text
     assert "nan" not in text.lower()

@@ -227,7 +227,13 @@ def claims(
 
 
 def convert(
-    name: Annotated[str, typer.Argument(metavar="SYSTEM", help="Whose official checkpoint it is: hat, fna, hat-real.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SYSTEM",
+            help="Whose official checkpoint it is: fna, hat, hat-real, hbformer, lola-specvit, swin-unetr.",
+        ),
+    ],
     official: Annotated[Path, typer.Argument(metavar="OFFICIAL", help="The file: .pth, .pt, .ckpt or .safetensors.")],
     output: Annotated[Path, typer.Option("--output", "--out", "-o", metavar="FOLDER", help="Folder to write.")],
     settings: Annotated[
@@ -241,6 +247,7 @@ def convert(
     Examples:
       fovea convert hat HAT_SRx4.pth -o checkpoints/hat-x4
       fovea convert fna dinat_tiny.pth -o checkpoints/dinat-tiny DiNAT-Tiny
+      fovea convert hbformer best_dice.pth -o checkpoints/hbformer-synapse
     """
     words.existing(official, "checkpoint")
     if output.exists() and not output.is_dir():

@@ -98,6 +98,14 @@ def labels(path: Path, classes: int, *, axis: int = 2, codes: Sequence[int] = ()
     return classed
 
 
+def affine(path: Path) -> NDArray[np.float64] | None:
+    """Where a NIfTI file's voxels lie, ``[4, 4]`` in millimetres; none for other formats, which do not say it."""
+    if ending(path) not in (".nii", ".nii.gz"):
+        return None
+    with _telling(path):
+        return np.asarray(_nibabel().load(path).affine, np.float64)
+
+
 def depth(path: Path, *, axis: int = 2) -> int:
     """How many slices a file holds, told from its header where it has one."""
     with _telling(path):

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,26 @@ def read(case: Case, *, labels: bool = True) -> Volume:
     return Volume(case.name, np.concatenate(images), found, affines[0])
 
 
+def examine(case: Case, *, labels: bool = True) -> int:
+    """Look at a case without reading its voxels; returns how many its images have.
+
+    Raises:
+        UserError: a file is missing, cut short or no volume, or modalities or labels differ in shape or affine. What
+            only the voxels tell, :func:`read` finds.
+    """
+    headers = [_header(path) for path in case.images]
+    first = case.images[0]
+    shape, affine = headers[0]
+    for path, (its, its_affine) in zip(case.images, headers, strict=True):
+        _one_volume(path, its)
+        _same_place(first, shape[:3], affine, path, its[:3], its_affine)
+    if labels and case.label is not None:
+        its, its_affine = _header(case.label)
+        its = its[:3] if len(its) == 4 and its[3] == 1 else its
+        _same_place(first, shape[:3], affine, case.label, its, its_affine)
+    return sum(prod(its) for its, _ in headers)
+
+
 def save(target: Path, labels: Labels, like: Path) -> Path:
     """Write a label map ``[*size]`` with the affine and header of ``like``, whole or not at all.
 
@@ -206,10 +228,31 @@ def _load(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         return np.asanyarray(image.dataobj), np.asarray(image.affine, np.float64)
 
 
+def _header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
+    """Shape and affine. The voxels of a compressed file are read only where its last bytes, the length of the content,
+    are not what the header says: files of several parts are whole all the same."""
+    with _telling(path):
+        image = _nibabel().load(path)
+        size = image.dataobj.offset + prod(image.shape) * image.get_data_dtype().itemsize
+        if path.name.lower().endswith(".gz"):
+            with path.open("rb") as file:
+                file.seek(-4, os.SEEK_END)
+                whole = int.from_bytes(file.read(4), "little") == size % 2**32
+        else:
+            whole = path.stat().st_size >= size
+        if not whole:
+            np.asanyarray(image.dataobj)
+        return tuple(image.shape), np.asarray(image.affine, np.float64)
+
+
+def _one_volume(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise UserError(f"{path} holds {' x '.join(map(str, shape))} values; it must hold one volume")
+
+
 def _channels(path: Path, array: NDArray[Any]) -> Floats:
     """``[modalities, *size]`` from a file of 3 axes, or of 4 with the modalities last."""
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise UserError(f"{path} holds {' x '.join(map(str, array.shape))} values; it must hold one volume")
+    _one_volume(path, array.shape)
     if np.iscomplexobj(array) or not np.issubdtype(array.dtype, np.number):
         raise UserError(f"{path} holds {array.dtype} values; an image holds numbers, one a voxel")
     return np.moveaxis(array, 3, 0).astype(np.float32) if array.ndim == 4 else array[None].astype(np.float32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -31,15 +33,15 @@ class LoRALinear(Linear):
         super().__init__(inputs, outputs)
         if rank < 1:
             raise ValueError(f"rank={rank}; it must be at least 1")
-        self.rank, self.alpha = rank, alpha
+        self.rank, self.alpha, self.modulation = rank, alpha, 1.0
         self.down = nn.Parameter(torch.empty(rank, inputs))
         self.up = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     @property
     def scale(self) -> float:
-        """The factor of the adapter, s."""
-        return self.alpha / self.rank
+        """The factor of the adapter, s (times what ``modulated`` says)."""
+        return self.modulation * self.alpha / self.rank
 
     def forward(self, input: Float[Tensor, "*tokens inputs"]) -> Float[Tensor, "*tokens outputs"]:
         return super().forward(input) + self.low_rank(input)
@@ -95,6 +97,20 @@ def adapters(module: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in layer.named_parameters(recurse=False)
         if name in ADAPTERS
     }
+
+
+@contextmanager
+def modulated(module: nn.Module, factor: float) -> Iterator[None]:
+    """Inside, the low-rank part of every adapter in ``module`` counts ``factor`` times as much: ``s`` is
+    ``factor alpha / rank``."""
+    layers = [layer for layer in module.modules() if isinstance(layer, LoRALinear)]
+    for layer in layers:
+        layer.modulation = factor
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.modulation = 1.0
 
 
 def merge(module: nn.Module) -> None:

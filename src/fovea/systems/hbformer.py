@@ -9,19 +9,29 @@ from fovea.models.unet_config import UNetConfig
 from fovea.systems.system import Card, Claim, System, View
 from fovea.tasks.slices.config import Data, Epochs, Loss, SlicesConfig
 
-SMALL = HBFormerConfig(img_size=64, num_classes=3, embed_dim=24, feature_size=12, drop_path_rate=0.1)
-"""HBFormer at a size that two processor cores can train: 2.3 million parameters."""
+SMALL = HBFormerConfig(
+    img_size=64,
+    num_classes=3,
+    embed_dim=32,
+    depths=(2, 1, 1, 1),
+    num_heads=(1, 2, 4, 8),
+    mlp_ratio=2.0,
+    drop_path_rate=0.1,
+    feature_size=16,
+)
+"""HBFormer at a size that two processor cores can train: 1.9 million parameters."""
 
 DEMO = SlicesConfig(
     network=SMALL,
-    unet=UNetConfig(width=18, levels=5),
+    unet=UNetConfig(width=16, levels=5),
+    standardise=True,
     data=Data(size=64, fit="pad"),
     loss=Loss(ce=0.33, dice=0.33, focal=0.34),
     optimisation=Epochs(
-        steps=500,
+        steps=600,
         batch=8,
         algorithm="adamw",
-        lr=2e-3,
+        lr=4e-3,
         betas=(0.9, 0.999),
         weight_decay=1e-3,
         schedule="cosine",
@@ -44,22 +54,28 @@ PAPER = Epochs(
     schedule="cosine",
     floor=1e-6 / 3e-4,
     ema=0.0,
-    validate_every=2_000,
+    validate_every=1_000,
     checkpoint_every=500,
     report_every=50,
 )
 
 
 def _paper() -> dict[str, SlicesConfig]:
-    """The trainings of the official configurations; not stated there for the bladder: batch, rate and decay."""
+    """The trainings of the official configurations; not stated there for the bladder: batch, rate and decay.
+
+    That of Synapse keeps the best weights by validation. The official code validates on slices that it trains on; here
+    the last patient of the list is kept back.
+    """
     synapse = SlicesConfig(
         network=HBFormerConfig(img_size=256, num_classes=9),
-        data=Data(size=256),
+        data=Data(size=256, cases_validated=1),
         loss=Loss(0.33, 0.33, 0.34),
-        optimisation=PAPER,
+        optimisation=replace(PAPER, validate_epochs=20, patience=10),
         seed=2050,
     )
-    three = replace(synapse, network=HBFormerConfig(img_size=256, num_classes=3))
+    three = replace(
+        synapse, network=HBFormerConfig(img_size=256, num_classes=3), data=Data(size=256), optimisation=PAPER
+    )
     decayed = replace(PAPER, weight_decay=1e-2)
     return {
         "paper-synapse": synapse,
@@ -106,10 +122,16 @@ SYSTEM = System(
             "fovea.tasks.slices.claims:on_generated",
         ),
         Claim(
-            "parts-on-hippocampus",
-            "The same networks on real slices: two small parts of the hippocampus in MRI.",
+            "unet-on-hippocampus",
+            "On real slices, two parts of the hippocampus in MRI, it is better than a U-Net of as many parameters.",
             "Synapse: volume Dice 0.8782, HD95 6.9185 (of the repository's own description)",
             "fovea.tasks.slices.claims:on_hippocampus",
+        ),
+        Claim(
+            "parts-on-hippocampus",
+            "On the same slices each of its parts helps: dynamic experts, skips one level finer, the dilated decoder.",
+            None,
+            "fovea.tasks.slices.claims:parts_on_hippocampus",
         ),
     ),
     views=(

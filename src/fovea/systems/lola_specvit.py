@@ -56,7 +56,7 @@ DEMO = SpectralConfig(
     split=Split(train=0.1, block=12, area=0.3),
     optimisation=replace(LESSON, steps=560),
     cycle=80,
-    compare=("svm", "cnn"),
+    compare=("svm", "cnn", "no-attention", "no-lora"),
 )
 """A generated scene of fields: trained on a tenth of its labels, at random and in blocks, beside the baselines."""
 NANO_PRESET = SpectralConfig(
@@ -134,6 +134,12 @@ SYSTEM = System(
             "Adapters alone, on a network that knows another scene, come close to training everything.",
             "over 80% fewer trained parameters at high accuracy (the paper's abstract)",
             "fovea.tasks.spectral.claims:adapters",
+        ),
+        Claim(
+            "switches",
+            "What the paper and its code do differently, and what we add, one at a time.",
+            "none: the paper's ablations could not be found",
+            "fovea.tasks.spectral.claims:switches",
         ),
     ),
     views=(View("window", "window:size=7", (14, 14)),),

@@ -69,6 +69,10 @@ class Learner(nn.Module, ABC):
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Measure the (averaged) network."""
 
+    def enough(self) -> bool:
+        """Whether the training ends after this validation, before its last step; a run that is taken up asks again."""
+        return False
+
     @abstractmethod
     def save(self, network: nn.Module, folder: Path) -> None:
         """Write the (averaged) network as a checkpoint that can be used without the run."""
@@ -99,9 +103,10 @@ def fit(
     quiet: bool = False,
     title: str = "training",
 ) -> nn.Module:
-    """Train ``learner`` for ``optimisation.steps`` steps and return its averaged first network, in eval mode.
+    """Train ``learner`` for ``optimisation.steps`` steps, or until it has enough; return its averaged first network.
 
-    With ``resume`` the run's ``last.ckpt`` is taken up where it is; without one the training starts from the beginning.
+    The network is in eval mode. With ``resume`` the run's ``last.ckpt`` is taken up where it is; without one the
+    training starts from the beginning.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM.
@@ -117,7 +122,7 @@ def fit(
         first = state.load(run.last) + 1
         run.forget_after(first - 1)
         run.say(f"resuming after step {first - 1} of {optimisation.steps}")
-    if first > optimisation.steps:
+    if first > optimisation.steps or fabric.broadcast(learner.enough()):
         return state.averaged.eval()
     names = list(learner.players)
     batches = _loader(learner, optimisation, hardware, fabric, range(first, optimisation.steps + 1))
@@ -141,6 +146,7 @@ def fit(
                 run.measure(step=step, **measured)
                 advance(measured, steps=0)
                 run.say(f"step {step}: {words(values | measured)}", quiet=True)
+                last = last or fabric.broadcast(learner.enough())
             if step % optimisation.checkpoint_every == 0 or last or received:
                 state.save(step, run)
                 if fabric.is_global_zero:
@@ -151,6 +157,8 @@ def fit(
                 )
                 run.say(message, quiet=True)
                 raise Interrupted(message)
+            if last:
+                break
     return state.averaged.eval()
 
 

@@ -40,6 +40,9 @@ figure { margin: 0; }
 figure img { width: 100%; height: auto; display: block; border-radius: .4rem; background: var(--tint); }
 figure.pixels img { image-rendering: pixelated; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; }
+.key { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin: .7rem 0; font-size: .93rem; }
+.key i { display: inline-block; width: .9rem; height: .9rem; margin-right: .4rem; border-radius: .2rem;
+  vertical-align: -.08rem; border: 1px solid var(--line); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .93rem; }
 th, td { text-align: right; padding: .38rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -87,6 +90,14 @@ class Report:
             for caption, image in pictures
         )
         return self._add(f'<div class="pictures" style="--least: {least}px">{"".join(figures)}</div>')
+
+    def key(self, colours: Mapping[str, Sequence[int]]) -> Report:
+        """What colours in pictures mean: names and their red, green and blue (0 to 255), in a line that wraps."""
+        entries = (
+            f'<span><i style="background: rgb({", ".join(map(str, colour))})"></i>{_text(name)}</span>'
+            for name, colour in colours.items()
+        )
+        return self._add(f'<div class="key">{"".join(entries)}</div>')
 
     def table(
         self, header: Sequence[str], rows: Iterable[Sequence[Any]], *, digits: int = 3, strong_last: bool = False

@@ -241,3 +241,29 @@ def test_names_that_are_not_in_the_file(tmp_path: Path) -> None:
     assert with_labels(scene, tmp_path / "s.npz", "b").labels is not None
     with pytest.raises(UserError, match="data.classes has 1 names"):
         with_labels(scene, tmp_path / "s.npz", "b", ("wheat",))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell what is in memory")
+@pytest.mark.parametrize("kind", ["npy", "hdr"])
+def test_what_was_read_of_a_file_does_not_stay_in_memory(tmp_path: Path, kind: str) -> None:
+    shape = (512, 256, 64)  # 32 MiB
+    if kind == "npy":
+        path = tmp_path / "scene.npy"
+        np.save(path, np.zeros(shape, np.float32))
+    else:
+        path = tmp_path / "scene.hdr"
+        np.zeros(shape, np.float32).tofile(tmp_path / "scene.img")
+        path.write_text("ENVI\nlines = 512\nsamples = 256\nbands = 64\ndata type = 4\ninterleave = bip\n")
+    before = mapped()
+    made = read_scene(path)
+    for rows, strip in made.strips():
+        assert strip.shape == (rows.stop - rows.start, 256, 64)
+    assert mapped() - before < 8
+    assert made.cube.sum() == 0
+    assert mapped() - before > 24, "the measurement sees what is in memory"
+
+
+def mapped() -> float:
+    """MiB of files in this process's memory."""
+    words = Path("/proc/self/status").read_text().split("RssFile:")[1].split()
+    return int(words[0]) / 1024

@@ -19,6 +19,9 @@ def test_three_variants_and_resumption(
     assert found["data"] == "data" and found["steps"] == 1
     for name in ("Swin UNETR", "without shift", "plain U-Net"):
         assert found[name]["parameters"] > 0 and len(found[name]["hd95_wt"]["seeds"]) == 2
+    for other in ("without shift", "plain U-Net"):
+        less = found["Swin UNETR"]["dice_server"]["mean"] - found[other]["dice_server"]["mean"]
+        assert found[f"Swin UNETR less {other}"]["dice_server"]["mean"] == pytest.approx(less)
     assert found["Swin UNETR"]["parameters"] == found["without shift"]["parameters"]
 
     def never(*_: object, **__: object) -> None:

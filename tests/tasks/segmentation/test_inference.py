@@ -24,6 +24,14 @@ def test_flips_are_averaged_where_they_belong() -> None:
     assert isinstance(ramp, Tensor)
     volume = torch.randn(1, 1, *size)
     seen: list[int] = []
-    found = slide(lambda x: x + ramp, volume, size, flips=True, progress=lambda: seen.append(1))
+    found = slide(lambda x: x + ramp, volume, size, flips=(0, 1, 2), progress=lambda: seen.append(1))
     torch.testing.assert_close(found, volume + ramp.mean())
     assert len(seen) == 8 and windows(size, size, 0.5) == 1
+
+
+def test_flips_go_along_the_named_axes_alone() -> None:
+    ramp = torch.arange(5.0).reshape(1, 1, 5, 1, 1) + 10 * torch.arange(4.0).reshape(1, 1, 1, 4, 1)
+    volume, seen = torch.randn(1, 1, 5, 4, 3), []
+    found = slide(lambda x: x + ramp, volume, (5, 4, 3), flips=(1,), progress=lambda: seen.append(1))
+    torch.testing.assert_close(found, volume + ramp[:, :, :, :1] + 15)
+    assert len(seen) == 2

@@ -54,6 +54,17 @@ def test_image_and_target_are_flipped_alike() -> None:
         assert inside.min() > outside.max()  # scaling and shifting keep the order of values
 
 
+def test_only_the_named_axes_are_mirrored() -> None:
+    """A ramp along each axis: it falls after a flip."""
+    image = np.indices((4, 4, 4)).astype(np.float32) + 1
+    target, data = np.zeros((1, 4, 4, 4), np.uint8), replace(DATA, augment=True, mirrored=(0, 2))
+    seen = [example(image, target, data, drawn(number))["image"] for number in range(30)]
+    flipped = [
+        {axis for axis in range(3) if x[axis].select(axis, 0).mean() > x[axis].select(axis, 3).mean()} for x in seen
+    ]
+    assert {frozenset(axes) for axes in flipped} == {frozenset(axes) for axes in ((), (0,), (2,), (0, 2))}
+
+
 def test_crops_find_the_foreground() -> None:
     target = np.zeros((1, 20, 20, 20), np.uint8)
     target[0, 15, 3, 10] = 1

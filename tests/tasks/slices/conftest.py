@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -55,6 +56,26 @@ def decathlon(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entries.append({"image": f"./imagesTr/a_{number}.nii.gz", "label": f"./labelsTr/a_{number}.nii.gz"})
     described = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "organ", "2": "tumour"}}
     (folder / "dataset.json").write_text(json.dumps({**described, "training": entries}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lits_nifti(tmp_path_factory: pytest.TempPathFactory, decathlon: Path) -> Path:
+    """The same volumes in the layout of LiTS."""
+    folder = tmp_path_factory.mktemp("lits-nifti")
+    for inside, given, prefix in (("CT", "imagesTr", "volume"), ("seg", "labelsTr", "segmentation")):
+        (folder / inside).mkdir()
+        for number, path in enumerate(sorted((decathlon / given).iterdir())):
+            nibabel.save(nibabel.load(path), folder / inside / f"{prefix}-{number}.nii")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory, decathlon: Path) -> Path:
+    """The same volumes in two folders, with names of files that are equal."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for inside, given in (("images", "imagesTr"), ("labels", "labelsTr")):
+        shutil.copytree(decathlon / given, folder / inside)
     return folder
 
 

@@ -27,6 +27,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: SlicesConfig) -
 def test_a_claim_measures_every_variant_and_remembers_it(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = claims.on_generated(quiet=True)
     assert set(found) == {"data", "steps", "HBFormer", "plain U-Net"}
+    assert found["HBFormer"].pop("processor_seconds") > 0
+    found["plain U-Net"].pop("processor_seconds")
     for name in ("dice", "hd95", "dice_tumour", "recall", "hd95_official"):
         assert len(found["HBFormer"][name]["seeds"]) == 2
     assert len(list((small / "cache" / "claims").iterdir())) == 4
@@ -35,7 +37,10 @@ def test_a_claim_measures_every_variant_and_remembers_it(small: Path, monkeypatc
         raise AssertionError("trained again")
 
     monkeypatch.setattr(claims.Segmentation, "train", refuse)
-    assert claims.on_generated(quiet=True) == found
+    again = claims.on_generated(quiet=True)
+    for name in ("HBFormer", "plain U-Net"):
+        again[name].pop("processor_seconds")
+    assert again == found
 
 
 def test_real_slices_are_found_where_they_are_said_to_be(
@@ -47,7 +52,8 @@ def test_real_slices_are_found_where_they_are_said_to_be(
     (small / "msd_hippocampus").symlink_to(decathlon)
     found = claims.on_hippocampus(quiet=True)
     assert found["data"] == "msd_hippocampus"
-    assert "slice_dice" in found["HBFormer"]
+    assert "slice_dice" in found["HBFormer"] and "slice_dice" in found["plain U-Net"]
+    assert set(claims.parts_on_hippocampus(quiet=True)) == {"data", "steps", "HBFormer"}
 
 
 def test_baselines_have_about_as_many_parameters() -> None:

@@ -56,14 +56,21 @@ def test_an_interrupted_demonstration_goes_on_to_the_same_end(tmp_path: Path, ti
     assert TASK.run(tiny, run, resume=True, quiet=True) == whole
 
 
-@pytest.mark.parametrize("layout", ["decathlon", "synapse", "lits"])
-@pytest.mark.parametrize("fit", ["zoom", "pad"])
+@pytest.mark.parametrize(
+    ("layout", "fit"),
+    [
+        *((layout, fit) for layout in ("decathlon", "synapse", "lits") for fit in ("zoom", "pad")),
+        ("lits_nifti", "pad"),
+        ("pairs", "pad"),
+    ],
+)
 def test_training_and_evaluation_agree_in_every_layout(
     tmp_path: Path, tiny: SlicesConfig, layout: str, fit: str, request: pytest.FixtureRequest
 ) -> None:
     data = request.getfixturevalue(layout)
     size = 48 if fit == "pad" and layout == "synapse" else 32
-    config = replace(tiny, data=Data(size=size, fit=fit, foreground=0.5))
+    intensity = "percentiles" if layout == "pairs" else "auto"
+    config = replace(tiny, data=Data(size=size, fit=fit, foreground=0.5, intensity=intensity))
     if layout == "synapse":
         config = replace(config, network=replace(tiny.network, num_classes=9))
     run = run_in(tmp_path / "run")
@@ -72,11 +79,16 @@ def test_training_and_evaluation_agree_in_every_layout(
     assert again == measured
     assert (tmp_path / "evaluated" / "report.html").is_file()
     assert ("slice_dice" in measured) == (layout != "lits")
-    named = {"decathlon": "dice_organ", "synapse": "dice_aorta", "lits": "dice_liver"}[layout]
+    named, intensity = {
+        "decathlon": ("dice_organ", "percentiles"),
+        "synapse": ("dice_aorta", "unit"),
+        "lits": ("dice_liver", "unit"),
+        "lits_nifti": ("dice_liver", "window"),
+        "pairs": ("dice_class_1", "percentiles"),
+    }[layout]
     assert named in measured
-    assert ("hd_foreground_official" in measured) == (layout == "lits")
-    saved = checkpoints.load(run.checkpoint).extra["data"]
-    assert saved["intensity"] == {"decathlon": "percentiles", "synapse": "unit", "lits": "unit"}[layout]
+    assert ("hd_foreground_official" in measured) == layout.startswith("lits")
+    assert checkpoints.load(run.checkpoint).extra["data"]["intensity"] == intensity
 
 
 def test_epochs_are_counted_and_the_cosine_ends_with_them(tmp_path: Path, tiny: SlicesConfig, decathlon: Path) -> None:
@@ -105,7 +117,7 @@ def test_an_epoch_sees_every_slice_once(tiny: SlicesConfig, decathlon: Path) -> 
 def test_foreground_slices_are_drawn_more_often(tiny: SlicesConfig, decathlon: Path, tmp_path: Path) -> None:
     shutil.copytree(decathlon, tmp_path / "data")
     for path in sorted((tmp_path / "data" / "labelsTr").iterdir())[:3]:
-        empty = nibabel.Nifti1Image(np.zeros((40, 36, 3), np.uint8), np.eye(4))
+        empty = nibabel.Nifti1Image(np.zeros((40, 36, 3), np.uint8), nibabel.load(path).affine)
         nibabel.save(empty, path)
     counts = {}
     for share in (0.0, 1.0):
@@ -114,6 +126,20 @@ def test_foreground_slices_are_drawn_more_often(tiny: SlicesConfig, decathlon: P
         counts[share] = sum(bool(examples(step, 0)["labels"].any()) for step in range(40))
     assert counts[1.0] == 40
     assert 2 <= counts[0.0] <= 20
+
+
+def test_labels_that_lie_elsewhere_are_paired_on_demand(tmp_path: Path, tiny: SlicesConfig, decathlon: Path) -> None:
+    data = broken_copy(tmp_path, decathlon)
+    label = data / "labelsTr" / "a_1.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(label).dataobj), np.eye(4)), label)
+    with pytest.raises(UserError, match="they must lie at the same place"):
+        sources.folder(tiny, data)
+    paired = sources.folder(replace(tiny, data=replace(tiny.data, same_affine=False)), data).training
+    assert all(
+        np.array_equal(a, b)
+        for pair, same in zip(paired, sources.folder(tiny, decathlon).training, strict=True)
+        for a, b in zip(pair, same, strict=True)
+    )
 
 
 def test_every_slice_comes_back_at_its_own_size(tmp_path: Path) -> None:
@@ -170,6 +196,31 @@ def test_an_official_file_is_a_checkpoint_too(tmp_path: Path, tiny: SlicesConfig
     x = torch.rand(1, 3, 32, 32)
     assert isinstance(found, HBFormer)
     torch.testing.assert_close(found(x), network(x))
+
+
+def test_channels_are_standardised_at_the_start_if_asked_for(
+    tmp_path: Path, tiny: SlicesConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[torch.nn.Module] = []
+
+    def stop(network: torch.nn.Module, *_: Any, **__: Any) -> None:
+        begun.append(network)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fovea.tasks.slices.task._taught", stop)
+    for number, config in enumerate((tiny, replace(tiny, standardise=True))):
+        with pytest.raises(KeyboardInterrupt):
+            TASK.train(config, run_in(tmp_path / str(number)), None, quiet=True)
+    examples = Examples(sources.generated(tiny), tiny)
+    batch = torch.stack([examples(1, position)["image"] for position in range(tiny.optimisation.batch)])
+    by_chance, standardised = (network.get_submodule("project")(batch) for network in begun)
+    torch.testing.assert_close(standardised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standardised.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+    assert not torch.allclose(by_chance, standardised, atol=0.1)
+    unet = UNet(tiny.unet)
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    start.standardise(unet, batch)
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
 
 def test_imagenet_weights_for_the_encoder(tmp_path: Path, tiny: SlicesConfig) -> None:

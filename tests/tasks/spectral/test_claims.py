@@ -20,7 +20,7 @@ TINY = LoLASpecViTConfig(
     num_heads=(1,),
     window_size=(2,),
     mlp_ratio=1.0,
-    spatial_size=4,
+    spatial_size=5,
     r=1,
     lora_alpha=2.0,
     front=(2, 2),
@@ -53,13 +53,14 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_claims_measure_every_method_and_remember_it(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = claims.few_labels(quiet=True)
-    assert set(found) == {"data", "2% random", "2% disjoint", "10% random", "10% disjoint"}
-    for name, methods in found.items():
-        if name != "data":
-            assert set(methods) == set(claims.METHODS)
-            assert all(len(methods[method][figure]["seeds"]) == 2 for method in methods for figure in ("oa", "kappa"))
+    splits = ("2% random", "2% disjoint", "10% random", "10% disjoint")
+    assert set(found) == {"data", *(f"{split}, {method}" for split in splits for method in claims.METHODS)}
+    assert all(len(found[name][figure]["seeds"]) == 2 for name in found if name != "data" for figure in ("oa", "kappa"))
     parts = claims.adapters(quiet=True)
     assert set(parts) == {"data", *claims.ADAPTED}
+    ways = claims.switches(quiet=True)
+    assert set(ways) == {"data", *claims.SWITCHED}
+    assert ways["ours"]["oa"] == parts["ours"]["oa"]["seeds"][0]
     assert parts["adapters"]["learned"] < parts["ours"]["learned"]
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -68,6 +69,7 @@ def test_claims_measure_every_method_and_remember_it(small: Path, monkeypatch: p
     monkeypatch.setattr(trials, "train", refuse)
     assert claims.few_labels(quiet=True) == found
     assert claims.adapters(quiet=True) == parts
+    assert claims.switches(quiet=True) == ways
 
 
 def test_the_scene_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

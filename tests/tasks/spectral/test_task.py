@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import scipy.io
 import tifffile
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from fovea import checkpoints
 from fovea.checkpoints import to_official
@@ -27,7 +29,7 @@ from fovea.tasks.fit import Learner
 from fovea.tasks.optimisation import Hardware, Optimisation
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.spectral import TASK, baselines, inference, maps, sources, trials
-from fovea.tasks.spectral.config import Data, Features, SpectralConfig, Split
+from fovea.tasks.spectral.config import Compared, Data, Features, SpectralConfig, Split
 from fovea.tasks.spectral.learner import PixelClassifier
 from fovea.tasks.spectral.page import summary
 from fovea.tasks.spectral.predict import load
@@ -118,7 +120,7 @@ def test_the_demonstration_leaves_all_that_it_promises(tmp_path: Path) -> None:
 
 
 def test_every_comparison_runs_and_learns_what_it_says(tmp_path: Path) -> None:
-    methods = ("svm", "cnn", "no-attention", "no-lora", "gated", "adapters", "official", "pretrained")
+    methods = get_args(Compared)
     config = replace(RANDOM, compare=methods, optimisation=replace(TINY.optimisation, steps=2))
     (lesson,) = trials.lessons(config, None)
     found = {}
@@ -131,6 +133,8 @@ def test_every_comparison_runs_and_learns_what_it_says(tmp_path: Path) -> None:
     head = sum(p.numel() for name, p in network.named_parameters() if name in ("head.weight", "head.bias"))
     assert found["adapters"].learned == own < found["adapters"].parameters
     assert found["pretrained"].learned == own + head
+    for same in ("steady", "modulated", "unfocused", "standardised"):
+        assert found[same].learned == found[same].parameters == found["adapters"].parameters
     assert found["no-lora"].learned == found["no-lora"].parameters == found["adapters"].parameters - own
     assert found["gated"].parameters > found["adapters"].parameters
     assert found["official"].learned < found["official"].parameters == found["gated"].parameters
@@ -173,7 +177,8 @@ def learner(config: SpectralConfig) -> PixelClassifier:
     assert lesson.scene.labels is not None
     network = trials.build(config, lesson.scene, 0)
     fitted = sources.components(config, lesson.scene, lesson.split)
-    patches = inference.Reader(network, fitted, 5, "scene").patches(lesson.scene)
+    reader = inference.Reader(network, fitted, 5, "scene", focus=config.features.focus)
+    patches = reader.patches(lesson.scene)
     places = lesson.split.train
     return PixelClassifier(
         network, patches, places, lesson.scene.labels.ravel()[places] - 1, config, 0, lambda network: {}, {}
@@ -205,6 +210,21 @@ def test_patches_are_turned_about_their_middle() -> None:
     assert turned > 3
 
 
+def test_the_middle_of_a_patch_stands_out(data: Path, tmp_path: Path) -> None:
+    config = replace(RANDOM, features=replace(RANDOM.features, focus=1.0))
+    plain, focused = learner(replace(RANDOM, turns=False)), learner(replace(config, turns=False))
+    whole, seen = plain.example(1, 0)["patch"], focused.example(1, 0)["patch"]
+    away = torch.arange(5) - 2
+    weight = torch.exp(-(away[:, None] ** 2 + away**2) / 2)
+    torch.testing.assert_close(seen, whole * weight)
+    TASK.train(config, run_in(tmp_path / "run"), data, quiet=True)
+    reader = load(tmp_path / "run").reader(RANDOM, fields())
+    assert reader.focus == 1.0, "a checkpoint keeps how it looks"
+    places = np.array([0, 30, 311])
+    found = inference.classify(reader, fields(), tile=9).ravel()[places] - 1
+    assert np.array_equal(found, reader.classes(reader.patches(fields()), places))
+
+
 def test_adapters_have_twice_the_cyclical_rate() -> None:
     taught = learner(replace(RANDOM, cycle=4, optimisation=replace(TINY.optimisation, lr=1e-2)))
     groups = taught.groups("network")
@@ -220,6 +240,22 @@ def test_adapters_have_twice_the_cyclical_rate() -> None:
     plain = learner(replace(RANDOM, cycle=None))
     assert plain.rates("network", plain.config.optimisation, 1) == [TINY.optimisation.rate(1)] * 2
     assert isinstance(plain, Learner)
+
+
+def test_the_cycle_may_move_the_adapters_scale_while_they_learn() -> None:
+    taught = learner(replace(RANDOM, cycle=4, modulate="scale"))
+    network = taught.players["network"]
+    assert isinstance(network, LoLASpecViT)
+    torch.nn.init.normal_(network.head.up)
+    scales = []
+    network.head.register_forward_hook(lambda layer, inputs, output: scales.append(layer.scale))
+    for step in (1, 2, 4):
+        batch = default_collate([taught.example(step, position) for position in range(4)])
+        taught.loss("network", {"network": network}, batch)
+    whole = NETWORK.lora_alpha / NETWORK.r
+    assert scales == pytest.approx([whole * (1 + np.cos(np.pi * t / 4)) / 2 for t in (0, 1, 3)])
+    assert network.head.scale == whole
+    assert "factor" not in learner(replace(RANDOM, cycle=4)).example(1, 0)
 
 
 def test_predictions_do_not_depend_on_tiles(data: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -251,9 +287,9 @@ def test_memory_is_that_of_a_tile(checkpoint: Path, monkeypatch: pytest.MonkeyPa
     sizes = []
     patches = inference.Patches
 
-    def watched(image: np.ndarray, side: int) -> inference.Patches:
+    def watched(image: np.ndarray, side: int, focus: float | None) -> inference.Patches:
         sizes.append(image.shape)
-        return patches(image, side)
+        return patches(image, side, focus)
 
     monkeypatch.setattr(inference, "Patches", watched)
     counted = []
@@ -366,7 +402,8 @@ def test_majority_takes_the_neighbours_class() -> None:
 def test_colours_differ() -> None:
     colours = maps.palette(30).astype(int)
     distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 999 * np.eye(31, dtype=int)
-    assert distance.min() > 25
+    assert distance.min() > 50
+    assert np.array_equal(maps.palette(8), maps.palette(30)[:9]), "a class keeps its colour where there are more"
 
 
 def test_mistakes_are_one_line_and_leave_nothing(data: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -445,8 +482,18 @@ def test_impossible_configurations() -> None:
         replace(TINY, compare=("swm",))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="trained=adapters; the network has no adapters"):
         replace(TINY, trained="adapters", network=replace(NETWORK, lora="none"))
+    even = replace(NETWORK, spatial_size=4)
+    for turned in ("turns", "average_turns"):
+        still = {"turns": False, "average_turns": False}
+        with pytest.raises(UsageError, match="network.spatial_size=4; only patches of an odd side have a middle"):
+            replace(TINY, network=even, **{**still, turned: True})
+        assert replace(TINY, network=even, **still).patch == 4
     with pytest.raises(UsageError, match="seeds=0"):
         replace(TINY, seeds=0)
+    with pytest.raises(UsageError, match="features.focus=0; it must be a deviation above 0"):
+        Features(focus=0)
     with pytest.raises(UsageError, match="cycle=0"):
         replace(TINY, cycle=0)
+    with pytest.raises(UsageError, match="modulate=scale; it needs a cycle"):
+        replace(TINY, modulate="scale", cycle=None)
     assert set(baselines.CHANGES) | {"svm", "ours"} == set(baselines.WORDS)

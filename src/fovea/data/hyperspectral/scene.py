@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,16 @@ class Scene:
         for top in range(0, self.size[0], ROWS):
             rows = slice(top, min(top + ROWS, self.size[0]))
             yield rows, np.asarray(self.cube[rows], dtype=np.float32)
+            release(self.cube)
+
+
+def release(cube: Cube) -> None:
+    """Let go of what was read of a memory map: it stays on the disk, and a scene of any size takes little memory."""
+    source: Any = cube
+    while isinstance(source, np.ndarray):
+        source = source.base
+    if isinstance(source, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        source.madvise(mmap.MADV_DONTNEED)
 
 
 def read_scene(path: Path, key: str | None = None) -> Scene:
@@ -83,6 +94,7 @@ def checked(found: Variable, path: Path) -> Cube:
                     f"{path}: {found.words} holds NaN or infinity, first at row {top + row}, column {column}; "
                     "fill or cut such pixels before"
                 )
+            release(cube)
     return cube
 
 

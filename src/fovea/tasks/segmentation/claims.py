@@ -53,11 +53,31 @@ def _compared(config: VolumesConfig, data: Path | None, quiet: bool) -> dict[str
         "data": "phantoms" if data is None else data.name,
         "steps": config.optimisation.steps,
         "crop": list(config.data.roi),
+        "held_out": config.data.test_cases if data is None else config.data.held_out,
     }
+    optimisation = replace(config.optimisation, validate_every=config.optimisation.steps)
+    variants = {
+        name: replace(variant, optimisation=optimisation, hardware=Hardware(accelerator="cpu"))
+        for name, variant in variants.items()
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    for seed in SEEDS:
+        for name, variant in variants.items():
+            runs[name].append(_trained(replace(variant, seed=seed), data, quiet))
     for name, variant in variants.items():
-        variant = replace(variant, hardware=Hardware(accelerator="cpu"))
-        runs = [_trained(replace(variant, seed=seed), data, quiet) for seed in SEEDS]
-        found[name] = {"parameters": start.parameters(start.begin(variant, None)[0]), **_summary(runs)}
+        found[name] = {"parameters": start.parameters(start.begin(variant, None)[0]), **_summary(runs[name])}
+    ours, *others = variants
+    for other in others:
+        found[f"{ours} less {other}"] = _summary(
+            [
+                {
+                    name: mine[name] - theirs[name]
+                    for name in ("dice", "dice_server", "hd95")
+                    if name in mine and name in theirs
+                }
+                for mine, theirs in zip(runs[ours], runs[other], strict=True)
+            ]
+        )
     return found
 
 

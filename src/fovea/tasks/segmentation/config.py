@@ -31,13 +31,16 @@ class Data:
     foreground: float = 0.0
     """Share of the training crops that are centred on a voxel with something to segment; others lie anywhere."""
     augment: bool = True
-    """Flip each axis, scale the intensity by up to a tenth and shift it."""
+    """Flip the axes that ``mirrored`` names, scale the intensity by up to a tenth and shift it."""
+    mirrored: tuple[int, ...] = (0, 1, 2)
+    """Axes along which a mirror image is as good as the volume, for training and for ``flips``."""
     overlap: float = 0.5
     """Of neighbouring positions of the sliding window."""
     blend: Literal["gaussian", "constant"] = "gaussian"
     """How the logits of overlapping windows are weighed."""
     flips: bool = False
-    """Whether test volumes are also seen flipped along each axis (8 times the work) and logits averaged."""
+    """Whether test volumes are also seen flipped in all ways along ``mirrored`` (8 times the work for three axes) and
+    logits averaged."""
     fold: int = 0
     """Of a JSON file of folds: the cases held out."""
     held_out: int = 8
@@ -102,6 +105,8 @@ class VolumesConfig:
             raise UsageError(f"data.overlap={data.overlap}; it must be in [0, 1)")
         if not 0 <= data.foreground <= 1:
             raise UsageError(f"data.foreground={data.foreground}; it must be between 0 and 1")
+        if len(set(data.mirrored)) < len(data.mirrored) or not set(data.mirrored) <= {0, 1, 2}:
+            raise UsageError(f"data.mirrored={data.mirrored}; it must name each of the axes 0, 1, 2 at most once")
         if data.held_out < 1 or data.train_cases < 1 or data.test_cases < 1:
             raise UsageError("data.held_out, data.train_cases and data.test_cases must be at least 1")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import combinations
 from typing import Literal
 
 import torch
@@ -27,7 +27,7 @@ def slide(
     *,
     overlap: float = 0.5,
     blend: Literal["gaussian", "constant"] = "gaussian",
-    flips: bool = False,
+    flips: Sequence[int] = (),
     device: torch.device | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Tensor:
@@ -40,19 +40,18 @@ def slide(
         predict: the network.
         roi: size of the window.
         overlap, blend: of windows; ``gaussian`` weighs their middle more.
-        flips: average over the volume flipped in all ways along its axes.
+        flips: average over the volume flipped in all ways along these of its axes (0, 1, 2).
         progress: called after each window.
     """
     found: Tensor | None = None
-    axes = list(range(2, volume.ndim))
-    ways = [[a for a, flip in zip(axes, way, strict=True) if flip] for way in product((0, 1), repeat=len(axes))]
+    ways = [[axis + 2 for axis in chosen] for count in range(len(flips) + 1) for chosen in combinations(flips, count)]
 
     def one(window: Tensor) -> Tensor:
         logits = predict(window)
         progress()
         return logits
 
-    for flipped in ways if flips else [[]]:
+    for flipped in ways:
         with quietly():
             logits = monai("inferers").sliding_window_inference(
                 volume.flip(flipped) if flipped else volume,
@@ -67,4 +66,4 @@ def slide(
         logits = logits.flip(flipped) if flipped else logits
         found = logits if found is None else found.add_(logits)
     assert found is not None
-    return found.div_(len(ways)) if flips else found
+    return found.div_(len(ways))

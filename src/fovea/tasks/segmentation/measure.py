@@ -46,7 +46,7 @@ def segmented(
         data.roi,
         overlap=data.overlap,
         blend=data.blend,
-        flips=data.flips,
+        flips=data.mirrored if data.flips else (),
         device=device,
         progress=progress,
     )
@@ -55,7 +55,7 @@ def segmented(
 
 def passes(volume: Volume, data: Data) -> int:
     """How often the network is applied to a volume."""
-    return windows(volume.image.shape[1:], data.roi, data.overlap) * (8 if data.flips else 1)
+    return windows(volume.image.shape[1:], data.roi, data.overlap) * (2 ** len(data.mirrored) if data.flips else 1)
 
 
 def results(network: nn.Module, source: Source, data: Data, *, quiet: bool = True) -> list[Result]:

@@ -54,11 +54,12 @@ def predict(
     """Segment cases: folders with a file for each modality, or single NIfTI files with all of them (one, or a fourth
     axis). ``output`` is a NIfTI file for one case, else a folder. Returns what was written.
 
-    Every case is read and checked before the first is segmented where that costs little (its files must be there);
-    label maps are written whole or not at all.
+    The headers of all cases are looked at before the first is segmented; label maps are written whole or not at all.
     """
     cases = [case for path in inputs for case in _cases(path, data, channels)]
     targets = _targets(cases, output)
+    for case in cases:
+        volumes.examine(case, labels=False)
     written = []
     for case, target in zip(cases, targets, strict=True):
         volume = checked(volumes.read(case, labels=False), channels)

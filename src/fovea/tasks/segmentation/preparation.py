@@ -61,7 +61,7 @@ def example(image: Floats, target: Labels, data: Data, draw: np.random.Generator
         crop["image"] = normalised(crop["image"])
     if data.augment:
         with quietly():
-            augmentation = _augmentation()
+            augmentation = _augmentation(data.mirrored)
             augmentation.set_random_state(seed=int(draw.integers(2**31)))
             crop = augmentation(crop)
     return {
@@ -70,11 +70,11 @@ def example(image: Floats, target: Labels, data: Data, draw: np.random.Generator
     }
 
 
-def _augmentation() -> Any:
+def _augmentation(mirrored: tuple[int, ...]) -> Any:
     t = monai("transforms")
     return t.Compose(
         [
-            *(t.RandFlipd(keys=("image", "target"), prob=0.5, spatial_axis=axis) for axis in range(3)),
+            *(t.RandFlipd(keys=("image", "target"), prob=0.5, spatial_axis=axis) for axis in mirrored),
             t.RandScaleIntensityd(keys="image", factors=0.1, prob=1.0),
             t.RandShiftIntensityd(keys="image", offsets=0.1, prob=1.0),
         ]

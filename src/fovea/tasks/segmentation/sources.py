@@ -43,6 +43,14 @@ class Source:
         for read in self.held_out:
             yield read()
 
+    def rehearse(self, config: VolumesConfig) -> None:
+        """Prepare all training volumes and read those held out, to tell of their faults before anything is written."""
+        for index in range(len(self.training)):
+            self._prepared(config, index)
+        for volume in self.volumes():
+            if volume.labels is not None:
+                self.coding.truth(volume.labels, volume.name)
+
     def example(self, config: VolumesConfig, step: int, position: int) -> dict[str, Tensor]:
         """The training crop at a place of a step's batch; depends on nothing but these numbers and the seed."""
         draw = np.random.default_rng((config.seed, step, position))
@@ -92,8 +100,10 @@ def generated(config: VolumesConfig) -> Source:
 def folder(config: VolumesConfig, path: Path, *, training: bool = True) -> Source:
     """The cases of a user's data: those of ``data.fold`` are held out, or the last ``data.held_out`` by their order.
 
+    The headers of all are looked at; for training, data that fit in ``data.cache`` are read as a whole.
+
     Raises:
-        UserError: no cases, none left to learn from, or of another number of modalities than the network.
+        UserError: no cases, none left to learn from, of another number of modalities than the network, or bad files.
     """
     found, names = volumes.cases(path, config.data.modalities)
     with_labels = [case for case in found if case.label is not None]
@@ -121,7 +131,11 @@ def folder(config: VolumesConfig, path: Path, *, training: bool = True) -> Sourc
         return volume
 
     coding = coded(config.data.coding, config.network.out_channels, names)
-    return Source(path.stem, coding, [reader(case) for case in rest], [reader(case) for case in held])
+    voxels = sum(volumes.examine(case) for case in (rest + held if training else held))
+    source = Source(path.stem, coding, [reader(case) for case in rest], [reader(case) for case in held])
+    if training and voxels * np.float32().itemsize <= config.data.cache * 2**30:
+        source.rehearse(config)
+    return source
 
 
 def checked(volume: Volume, channels: int) -> Volume:

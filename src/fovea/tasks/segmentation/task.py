@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fovea.tasks.fit import fit
+from fovea.tasks.fit import fit, rehearse
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.segmentation import measure, predict, sources, start
 from fovea.tasks.segmentation.config import VolumesConfig
@@ -39,12 +39,15 @@ class VolumeSegmentation(Task):
         began = time.perf_counter()
         source = sources.generated(config)
         rival = replace(config, model="unet")
+        learner = _learner(start.begin(config, None)[0], config, source)
+        rehearse(learner, config.hardware)
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         beside = RunDirectory(run.path / "baseline", quiet=True)
         again = resume and (beside.path / "config.yaml").is_file()
-        network = _taught(start.begin(config, None)[0], config, run, source, resume=resume, quiet=quiet)
+        network = _taught(learner, config, run, resume=resume, quiet=quiet)
         beside.start(rival, seed=config.seed, resume=again, changeable=CHANGEABLE)
-        other = _taught(start.begin(rival, None)[0], rival, beside, source, resume=again, quiet=quiet)
+        other = _learner(start.begin(rival, None)[0], rival, source)
+        other = _taught(other, rival, beside, resume=again, quiet=quiet)
         names = NAMES[config.model], NAMES["unet"]
         compared = {
             name: (measure.results(taught, source, config.data, quiet=quiet), start.parameters(taught))
@@ -80,10 +83,12 @@ class VolumeSegmentation(Task):
         """Train on the user's volumes (or generated ones), from a checkpoint, an encoder, or new weights."""
         source = sources.generated(config) if data is None else sources.folder(config, data)
         network, words = start.begin(config, None if resume else checkpoint)
+        learner = _learner(network, config, source)
+        rehearse(learner, config.hardware)
         run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
         if words:
             run.say(words)
-        network = _taught(network, config, run, source, resume=resume, quiet=quiet)
+        network = _taught(learner, config, run, resume=resume, quiet=quiet)
         found = measure.results(network, source, config.data, quiet=quiet)
         measured = measure.summary(found, source.coding)
         name = NAMES[config.model]
@@ -146,9 +151,7 @@ class VolumeSegmentation(Task):
         return predict.predict(network, data, begun.coding, inputs, output, channels=channels, quiet=quiet)
 
 
-def _taught(
-    network: nn.Module, config: VolumesConfig, run: RunDirectory, source: Source, *, resume: bool, quiet: bool
-) -> nn.Module:
+def _learner(network: nn.Module, config: VolumesConfig, source: Source) -> Segmenter:
     few = Source(source.name, source.coding, source.training, source.held_out[:VALIDATED])
 
     def validated(averaged: nn.Module) -> dict[str, float]:
@@ -156,8 +159,12 @@ def _taught(
         kept = ("dice", "hd95", *(f"dice_{name.lower().replace(' ', '_')}" for name in source.coding.names))
         return {name: found[name] for name in kept if name in found}
 
+    return Segmenter(network, source, config, validated)
+
+
+def _taught(learner: Segmenter, config: VolumesConfig, run: RunDirectory, *, resume: bool, quiet: bool) -> nn.Module:
     return fit(
-        Segmenter(network, source, config, validated),
+        learner,
         config.optimisation,
         run,
         seed=config.seed,

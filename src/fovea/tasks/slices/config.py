@@ -33,6 +33,8 @@ class Data:
     """Of the window, in the image's unit (Hounsfield units for CT)."""
     axis: int = 2
     """Along which NIfTI volumes are cut; 2 is axial."""
+    same_affine: bool = True
+    """Whether an image and its labels in NIfTI must lie at the same place; if not, voxels are paired as they come."""
     augment: bool = True
     """Turn by right angles and flip (half of the slices), or turn by up to 20 degrees (a quarter)."""
     foreground: float = 0.0
@@ -43,6 +45,10 @@ class Data:
     """Generated slices that are held out."""
     cases_held_out: int = 0
     """Measure only on the first so many cases held out; 0 for all."""
+    cases_validated: int = 0
+    """Training cases that are kept back to validate on, the last by name, no patient's slices apart. The weights of the
+    best Dice on them are what is measured at the end and used afterwards. With 0 the last weights are, and validations
+    on the way are of cases held out, by which nothing is chosen."""
     structures: int = -1
     """Class whose connected structures are counted by size; -1 for the last."""
 
@@ -51,6 +57,11 @@ class Data:
             raise UsageError(f"data.size={self.size}; it must be at least 32")
         if self.low >= self.high:
             raise UsageError(f"data.low={self.low}, data.high={self.high}; the window must have a width")
+        for name in ("train_slices", "cases_held_out", "cases_validated"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"data.{name}={getattr(self, name)}; it must be at least 0")
+        if self.test_slices < 1:
+            raise UsageError(f"data.test_slices={self.test_slices}; it must be at least 1")
         if not 0 <= self.foreground <= 1:
             raise UsageError(f"data.foreground={self.foreground}; it must be between 0 and 1")
         if self.axis not in (0, 1, 2):
@@ -82,6 +93,10 @@ class Epochs(Optimisation):
     t_max: int = 0
     batches: int = 0
     """Of an epoch; counted from the data when training begins."""
+    validate_epochs: int = 0
+    """Epochs between two validations, where epochs are counted; 0 leaves it to ``validate_every``."""
+    patience: int = 0
+    """Validations in a row without a better Dice after which the training ends; with 0 it goes to its last step."""
 
     def rate(self, step: int) -> float:
         if not (self.epochs and self.batches and self.schedule == "cosine"):
@@ -95,7 +110,8 @@ class Epochs(Optimisation):
         if not self.epochs:
             return self
         batches = max(1, examples // self.batch)
-        return replace(self, batches=batches, steps=self.epochs * batches)
+        every = self.validate_epochs * batches or self.validate_every
+        return replace(self, batches=batches, steps=self.epochs * batches, validate_every=every)
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,9 @@ class SlicesConfig:
     loss: Loss = field(default_factory=Loss)
     optimisation: Epochs = field(default_factory=Epochs)
     hardware: Hardware = field(default_factory=Hardware)
+    standardise: bool = False
+    """Whether HBFormer's projection of the three channels starts as what gives them mean 0 and deviation 1 (in the
+    first batch), which a short training from new weights gains by; if not, by chance, as in the official code."""
     encoder: Path | None = None
     """ImageNet weights for the encoder, a file in the layout of Swin's authors or of timm."""
     seed: int = 0
@@ -117,6 +136,11 @@ class SlicesConfig:
     def __post_init__(self) -> None:
         if not -1 <= self.data.structures < self.network.num_classes:
             raise UsageError(f"data.structures={self.data.structures}; it must be a class, or -1 for the last")
+        if self.optimisation.patience and not self.data.cases_validated:
+            raise UsageError(
+                f"optimisation.patience={self.optimisation.patience} needs data.cases_validated: the end of a training "
+                "is not chosen by the cases that it is measured on"
+            )
         if self.network.in_chans != 3 or self.unet.in_chans != 3:
             raise UsageError("in_chans must be 3; slices become three channels")
         if min(self.loss.weights) < 0 or sum(self.loss.weights) <= 0:

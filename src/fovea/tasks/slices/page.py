@@ -11,7 +11,7 @@ from fovea.tasks.run import RunDirectory
 from fovea.tasks.slices import metrics
 from fovea.tasks.slices.config import SlicesConfig
 from fovea.tasks.slices.measure import RADII, Result, summary
-from fovea.tasks.slices.pictures import grey, most_to_see, overlaid
+from fovea.tasks.slices.pictures import colour, grey, most_to_see, overlaid
 
 SHOWN = 6
 """Slices on the page."""
@@ -41,6 +41,7 @@ def page(
     numbers = {name: summary(found, classes) for name, (found, _) in compared.items()}
     ours = next(iter(compared))
     report = Report(title, lead).numbers(_large(numbers, ours), accent=f"Dice, {ours}")
+    _ahead(report, numbers)
     report.heading("Classes")
     report.paragraph(
         "Dice and HD95 (in pixels; the 95th percentile of distances between surfaces). A class that was there and not "
@@ -50,6 +51,7 @@ def page(
     _classes(report, numbers, classes)
     _structures(report, compared, classes[config.data.structures % len(classes)], numbers)
     report.heading("Slices")
+    report.paragraph(f"In colours: {', '.join(f'{label} {colour(c)}' for c, label in enumerate(classes[1:], 1))}.")
     _slices(report, compared, classes)
     if curves:
         report.heading("How they learned" if len(curves) > 1 else "How it learned")
@@ -70,6 +72,25 @@ def _large(numbers: Mapping[str, Mapping[str, float]], ours: str) -> dict[str, s
         if "recall" in values:
             large[f"small structures found, {name}"] = f"{100 * values['recall']:.0f} %"
     return large
+
+
+def _ahead(report: Report, numbers: Mapping[str, Mapping[str, float]]) -> None:
+    """How far the first network is ahead of or behind each other."""
+    ours, *others = numbers
+    for name in others:
+        by = {
+            key: numbers[ours][key] - numbers[name][key]
+            for key in ("dice", "recall")
+            if key in numbers[ours] and key in numbers[name]
+        }
+        words = (
+            [f"its Dice is {abs(by['dice']):.3f} {'higher' if by['dice'] >= 0 else 'lower'}"] if "dice" in by else []
+        )
+        if "recall" in by:
+            points = f"{100 * abs(by['recall']):.0f} percentage points"
+            words.append(f"it finds {points} {'more' if by['recall'] >= 0 else 'fewer'} of the small structures")
+        if words:
+            report.paragraph(f"{ours} against the {name}: {', '.join(words)}.")
 
 
 def _classes(report: Report, numbers: Mapping[str, Mapping[str, float]], classes: Sequence[str]) -> None:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from fovea.data.scans import PALETTE
 
 Pixels = NDArray[np.uint8]
+COLOURS = ("orange", "sky blue", "green", "yellow", "blue", "vermilion", "purple")
+"""What the colours of the palette are called, after the background's."""
 
 
 def grey(image: NDArray[np.floating], *, enlarge: int = 1) -> Pixels:
@@ -29,6 +31,11 @@ def overlaid(
         weight = np.where(_inner(inside), strength, 1.0)[..., None]
         base = np.where(inside[..., None], base * (1 - weight) + colour * weight, base)
     return base.round().astype(np.uint8)
+
+
+def colour(number: int) -> str:
+    """The word for the colour that ``overlaid`` gives a class; the background, 0, has none."""
+    return COLOURS[(number - 1) % len(COLOURS)]
 
 
 def most_to_see(truth: NDArray[np.uint8]) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fovea.data import scans, slice_folders
 from fovea.data.slice_folders import Case
 from fovea.data.synthetic import slices as synthetic
+from fovea.data.volumes import AFFINE_TOLERANCE
 from fovea.errors import UserError
 from fovea.tasks.fit import Batch
 from fovea.tasks.progress import bar
@@ -26,6 +27,8 @@ Pair = tuple[Floats, Labels]
 
 HELD_OUT = 2**40
 """Seeds of generated slices that no training draws."""
+VALIDATION = 2**20
+"""The first of these that is for validation; those before are held out."""
 KEPT = 2 * 2**30
 """Bytes of read cases that stay in memory."""
 THOROUGH = 2**30
@@ -59,21 +62,33 @@ class Source:
     data: Data
     training: Sequence[Pair]
     foreground: Sequence[int]
-    _held_out: Sequence[Case] | int
+    _held_out: Sequence[Case] | range
+    _kept_back: Sequence[Case] | range = ()
     lits: bool = False
 
     def __len__(self) -> int:
-        count = self._held_out if isinstance(self._held_out, int) else len(self._held_out)
-        return min(count, self.data.cases_held_out or count)
+        return min(len(self._held_out), self.data.cases_held_out or len(self._held_out))
 
-    def held_out(self) -> Iterator[Scan]:
-        """The cases to measure on, one at a time."""
-        for index in range(len(self)):
-            if isinstance(self._held_out, int):
-                image, labels = synthetic.micro_tumours(self.data.size, (HELD_OUT, index))
-                yield Scan(f"slice {index}", image[None], labels[None])
+    @property
+    def validation(self) -> int:
+        """How many training cases are kept back to validate on."""
+        return len(self._kept_back)
+
+    def held_out(self, count: int | None = None) -> Iterator[Scan]:
+        """The cases to measure on, one at a time; the first ``count`` of them."""
+        return self._scans(self._held_out[: len(self) if count is None else min(count, len(self))])
+
+    def kept_back(self) -> Iterator[Scan]:
+        """The training cases to validate on, one at a time; networks do not learn from them."""
+        return self._scans(self._kept_back)
+
+    def _scans(self, cases: Sequence[Case] | range) -> Iterator[Scan]:
+        for case in cases:
+            if isinstance(case, int):
+                image, labels = synthetic.micro_tumours(self.data.size, (HELD_OUT, case))
+                yield Scan(f"slice {case}", image[None], labels[None])
             else:
-                yield read(self._held_out[index], self.data, len(self.classes))
+                yield read(case, self.data, len(self.classes))
 
 
 def generated(config: SlicesConfig) -> Source:
@@ -84,7 +99,8 @@ def generated(config: SlicesConfig) -> Source:
             + ", ".join(synthetic.CLASSES)
         )
     data = replace(config.data, intensity="unit")
-    return Source("generated slices", synthetic.CLASSES, data, _Generated(config), (), data.test_slices)
+    held_out, kept_back = range(data.test_slices), range(VALIDATION, VALIDATION + data.cases_validated)
+    return Source("generated slices", synthetic.CLASSES, data, _Generated(config), (), held_out, kept_back)
 
 
 def folder(config: SlicesConfig, path: Path, *, training: bool = True, quiet: bool = True) -> Source:
@@ -99,12 +115,16 @@ def folder(config: SlicesConfig, path: Path, *, training: bool = True, quiet: bo
     count, lits = config.num_classes, found.kind.startswith("lits")
     named = found.names if len(found.names) == count else ("background", *(f"class {c}" for c in range(1, count)))
     if not training:
-        return Source(path.name, named, data, (), (), found.held_out or found.training, lits)
+        return Source(path.name, named, data, (), (), found.held_out or found.training, lits=lits)
     if not found.training:
         raise UserError(f"{path} has no cases to train on, only {len(found.held_out)} to measure on")
-    slices = _Read(found.training, data, count, quiet)
-    held_out = found.held_out or found.training[-1:]
-    return Source(path.name, named, data, slices, slices.foreground, held_out, lits)
+    learned, kept_back = _parted(found.training, data.cases_validated, "data.cases_validated")
+    learned, held_out = (learned, found.held_out) if found.held_out else _parted(learned, 1, "cases held out")
+    slices = _Read(learned, data, count, quiet)
+    _look_at(held_out, data, count, quiet)
+    if kept_back and not _look_at(kept_back, data, count, quiet):
+        raise UserError(f"data.cases_validated={data.cases_validated}: {kept_back[-1].image} has nothing to segment")
+    return Source(path.name, named, data, slices, slices.foreground, held_out, kept_back, lits)
 
 
 def read(case: Case, data: Data, classes: int) -> Scan:
@@ -114,6 +134,8 @@ def read(case: Case, data: Data, classes: int) -> Scan:
     if image.shape != truth.shape:
         given, labelled = (" x ".join(map(str, array.shape)) for array in (image, truth))
         raise UserError(f"{case.image} is {given} (slices first) and its labels {case.label} are {labelled}")
+    if data.same_affine:
+        _check_place(case)
     if data.intensity == "unit" and (float(image.min()) < -0.5 or float(image.max()) > 1.5):
         span = f"{image.min():g} to {image.max():g}"
         raise UserError(
@@ -121,6 +143,59 @@ def read(case: Case, data: Data, classes: int) -> Scan:
             "data.low and data.high, or data.intensity=percentiles"
         )
     return Scan(case.name, preparation.scaled(image, data), truth)
+
+
+def _parted(cases: Sequence[Case], count: int, name: str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Cases to learn from and the last ``count`` to measure on, or more, so that no patient is in both parts; ``name``
+    is what the count is called."""
+    cut = max(0, len(cases) - count)
+    while count and cut and _patient(cases[cut - 1]) == _patient(cases[cut]):
+        cut -= 1
+    if not cut:
+        raise UserError(f"{name}={count} leaves nothing to learn from of {len(cases)} training cases")
+    return tuple(cases[:cut]), tuple(cases[cut:])
+
+
+def _patient(case: Case) -> str:
+    """What TransUNet's names of slices (``case0005_slice012``) have in common; names of volumes are all different."""
+    return case.name.partition("_slice")[0]
+
+
+def _look_at(cases: Sequence[Case], data: Data, classes: int, quiet: bool) -> bool:
+    """Whether there is something to segment in cases to measure on; ``UserError`` for one that cannot be measured."""
+    thorough, found = _is_small(cases), False
+    with bar("looking at the data", len(cases), quiet=quiet) as advance:
+        for case in cases:
+            truth = read(case, data, classes).truth if thorough else _labels(case, data, classes)
+            found = found or bool(((truth > 0) & (truth != 255)).any())
+            advance()
+    return found
+
+
+def _is_small(cases: Sequence[Case]) -> bool:
+    return sum(case.image.stat().st_size for case in cases) <= THOROUGH
+
+
+def _labels(case: Case, data: Data, classes: int) -> Labels:
+    """The labels alone, held against the header of the image."""
+    truth = scans.labels(case.label, classes, axis=data.axis, codes=case.codes)
+    if (given := scans.depth(case.image, axis=data.axis)) != len(truth):
+        raise UserError(f"{case.image} has {given} slices and its labels {case.label} {len(truth)}")
+    if data.same_affine:
+        _check_place(case)
+    return truth
+
+
+def _check_place(case: Case) -> None:
+    """Raise ``UserError`` when image and labels both say where they lie and it is not the same place."""
+    affines = scans.affine(case.image), scans.affine(case.label)
+    if affines[0] is not None and affines[1] is not None:
+        far = float(np.abs(affines[0] - affines[1]).max())
+        if not far <= AFFINE_TOLERANCE:
+            raise UserError(
+                f"the affines of {case.image} and its labels {case.label} differ by {far:g}; they must lie at the same "
+                "place (data.same_affine=false pairs their voxels as they come)"
+            )
 
 
 class _Generated(Sequence[Pair]):
@@ -145,15 +220,10 @@ class _Read(Sequence[Pair]):
         self.kept: OrderedDict[int, Scan] = OrderedDict()
         self.places: list[tuple[int, int]] = []
         self.foreground: list[int] = []
-        thorough = sum(case.image.stat().st_size for case in cases) <= THOROUGH
+        thorough = _is_small(cases)
         with bar("looking at the data", len(cases), quiet=quiet) as advance:
             for index, case in enumerate(cases):
-                if thorough:
-                    truth = self._scan(index).truth
-                else:
-                    truth = scans.labels(case.label, classes, axis=data.axis, codes=case.codes)
-                    if (given := scans.depth(case.image, axis=data.axis)) != len(truth):
-                        raise UserError(f"{case.image} has {given} slices and its labels {case.label} {len(truth)}")
+                truth = self._scan(index).truth if thorough else _labels(case, data, classes)
                 for z, labels in enumerate(truth):
                     if ((labels > 0) & (labels != 255)).any():
                         self.foreground.append(len(self.places))

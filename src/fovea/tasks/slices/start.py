@@ -16,6 +16,7 @@ from fovea.errors import UserError
 from fovea.models.hbformer import HBFormer
 from fovea.models.unet import UNet
 from fovea.tasks import configuration
+from fovea.tasks.slices.best import FOLDER
 from fovea.tasks.slices.config import Data, SlicesConfig
 
 
@@ -29,7 +30,7 @@ class Start:
 
 
 def load(checkpoint: Path | None, config: SlicesConfig) -> Start:
-    """The network to use: from a run, a checkpoint of ours, or an official file (``.pth``).
+    """The network to use: from a run (its best weights where it has them), a checkpoint of ours, or an official file.
 
     A checkpoint of ours says itself how slices are prepared; for official ones ``config.data`` counts.
 
@@ -39,8 +40,7 @@ def load(checkpoint: Path | None, config: SlicesConfig) -> Start:
         raise UserError("no checkpoint is given, and no weights come with this system: --checkpoint RUN_OR_FOLDER")
     if not checkpoint.exists():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    if (checkpoint / "checkpoint").is_dir():
-        checkpoint = checkpoint / "checkpoint"
+    checkpoint = next((path for name in (FOLDER, "checkpoint") if (path := checkpoint / name).is_dir()), checkpoint)
     data, classes = config.data, ()
     if checkpoint.is_file() and checkpoint.suffix in (".pth", ".pt"):
         network = checkpoints.load_official("hbformer", read(checkpoint))
@@ -83,6 +83,20 @@ def begin(config: SlicesConfig, checkpoint: Path | None) -> tuple[HBFormer | UNe
             raise UserError("encoder: a plain U-Net has no encoder to load ImageNet weights into")
         return network, f"encoder from {config.encoder}: {load_encoder(network.encoder, read(config.encoder))}"
     return network, ""
+
+
+@torch.no_grad()
+def standardise(network: nn.Module, images: Tensor) -> None:
+    """Let HBFormer's first convolution give each channel of ``[batch, 3, H, W]`` mean 0 and deviation 1 and no mixing.
+
+    A U-Net, whose first convolution has a norm behind it, is left as it is.
+    """
+    if isinstance(network, HBFormer):
+        deviation, mean = torch.std_mean(images, (0, 2, 3), correction=0)
+        scale = 1 / deviation.clamp_min(1e-6)
+        network.project.weight.copy_(torch.diag(scale)[..., None, None])
+        assert network.project.bias is not None
+        network.project.bias.copy_(-mean * scale)
 
 
 def made(config: SlicesConfig) -> HBFormer | UNet:

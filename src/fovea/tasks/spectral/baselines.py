@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch  # noqa: F401 - before scikit-learn: each brings an OpenMP of its own, and the other order has crashed
 from numpy.typing import NDArray
 
 from fovea.data.hyperspectral.scene import Scene
@@ -23,23 +24,40 @@ def _official(config: SpectralConfig) -> SpectralConfig:
     return replace(
         config,
         network=replace(config.network, variant="official", lora=None),
-        features=replace(config.features, fit="all", scaled=False, patches="patch"),
+        features=replace(config.features, fit="all", scaled=False, patches="patch", focus=None),
         trained="adapters",
         turns=False,
         average_turns=False,
     )
 
 
+def _convolutions(config: SpectralConfig) -> SpectralConfig:
+    """The front end with a linear head; without adapters, whose rate is twice as high, it learns best at a rate three
+    times ours."""
+    optimisation = replace(config.optimisation, lr=3 * config.optimisation.lr)
+    return replace(config, model="cnn", trained="all", optimisation=optimisation)
+
+
 CHANGES: dict[str, Callable[[SpectralConfig], SpectralConfig]] = {
-    "cnn": lambda config: replace(config, model="cnn", trained="all"),
+    "cnn": _convolutions,
     "no-attention": _network(local_attention=False),
     "no-lora": lambda config: _network(lora="none")(replace(config, trained="all")),
     "gated": _network(lora="gated"),
+    "steady": lambda config: replace(config, cycle=None, modulate="rate"),
+    "modulated": lambda config: replace(config, modulate="scale"),
+    "unfocused": lambda config: replace(config, features=replace(config.features, focus=None)),
+    "standardised": lambda config: replace(config, features=replace(config.features, patches="patch")),
     "adapters": lambda config: replace(config, trained="adapters"),
     "official": _official,
     "pretrained": lambda config: replace(config, trained="adapters+head"),
 }
 """Methods that are networks, as changes of the configuration. ``pretrained`` begins with weights of another scene."""
+
+
+def changed(config: SpectralConfig, method: str) -> SpectralConfig:
+    """The configuration of a method: changed for what is compared, as it is for ours (and for what is no network)."""
+    return CHANGES[method](config) if method in CHANGES else config
+
 
 WORDS = {
     "ours": "LoLA-SpecViT",
@@ -48,6 +66,10 @@ WORDS = {
     "no-attention": "without local attention",
     "no-lora": "without adapters",
     "gated": "gated adapters",
+    "steady": "one rate instead of cycles",
+    "modulated": "cycles of rate and adapters' scale",
+    "unfocused": "the whole patch alike",
+    "standardised": "each patch standardised",
     "adapters": "adapters alone learn, rest random",
     "official": "the published code's recipe",
     "pretrained": "adapters and head learn, rest from another scene",

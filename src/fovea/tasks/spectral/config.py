@@ -11,7 +11,20 @@ from fovea.tasks.optimisation import Hardware, Optimisation
 
 Kind = Literal["random", "disjoint"]
 Trained = Literal["all", "adapters", "adapters+head"]
-Compared = Literal["svm", "cnn", "no-attention", "no-lora", "gated", "adapters", "official", "pretrained"]
+Compared = Literal[
+    "svm",
+    "cnn",
+    "no-attention",
+    "no-lora",
+    "gated",
+    "steady",
+    "modulated",
+    "unfocused",
+    "standardised",
+    "adapters",
+    "official",
+    "pretrained",
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,12 @@ class Features:
     """Give every band the same variance first."""
     patches: Literal["scene", "patch"] = "scene"
     """Keep the level of the scene, or standardise each channel of each patch as the published code does."""
+    focus: float | None = None
+    """Dim what surrounds the middle pixel of a patch: a Gaussian's deviation in pixels; none shows all alike."""
+
+    def __post_init__(self) -> None:
+        if self.focus is not None and not self.focus > 0:
+            raise UsageError(f"features.focus={self.focus}; it must be a deviation above 0 in pixels, or none")
 
 
 @dataclass(frozen=True)
@@ -94,10 +113,12 @@ class SpectralConfig:
     cycle: int | None = None
     """Steps of the first cycle of the cyclical rate, each further one twice as long; none takes the rate of
     ``optimisation``."""
+    modulate: Literal["rate", "scale"] = "rate"
+    """What the cycle moves: the rate alone, or in training the adapters' scale as well, which is whole afterwards."""
     smoothing: float = 0.1
     """Of the labels in the cross entropy."""
     turns: bool = True
-    """Show the patches turned by quarters and mirrored."""
+    """Show the patches turned by quarters and mirrored; their side must be odd, so that the middle stays."""
     average_turns: bool = False
     """Classify by the mean over the eight ways to turn and mirror a patch; takes eight times as long."""
     compare: tuple[Compared, ...] = ("svm",)
@@ -113,11 +134,18 @@ class SpectralConfig:
             raise UsageError(f"seeds={self.seeds}; it must be at least 1")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing={self.smoothing}; it must be at least 0 and below 1")
+        if self.patch % 2 == 0 and (self.turns or self.average_turns):
+            raise UsageError(
+                f"network.spatial_size={self.patch}; only patches of an odd side have a middle pixel to turn about: "
+                "take one, or turns=false average_turns=false"
+            )
         for name in self.compare:
             if name not in get_args(Compared):
                 raise unknown("method to compare with", name, get_args(Compared))
         if self.trained != "all" and (self.network.adapter == "none" or self.model == "cnn"):
             raise UsageError(f"trained={self.trained}; the network has no adapters (network.lora={self.network.lora})")
+        if self.modulate == "scale" and self.cycle is None:
+            raise UsageError("modulate=scale; it needs a cycle (cycle=STEPS)")
         if self.cycle is not None and self.cycle < 1:
             raise UsageError(f"cycle={self.cycle}; it must be at least 1 step, or none")
 

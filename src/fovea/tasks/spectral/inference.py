@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fovea.data.hyperspectral.features import Components, standardised_patches
 from fovea.data.hyperspectral.patches import Patches
-from fovea.data.hyperspectral.scene import Scene
+from fovea.data.hyperspectral.scene import Scene, release
 
 BATCH = 256
 """Patches that go through the network together."""
@@ -23,19 +23,23 @@ TILE = 128
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """What turns spectra into classes: components, how patches are standardised, the network, and whether its answers
-    are averaged over the ways to turn a patch."""
+    """What turns spectra into classes: components, how patches are standardised and focused (``Patches``), the network,
+    and whether its answers are averaged over the ways to turn a patch."""
 
     network: nn.Module
     components: Components
     patch: int
     standardise: Literal["scene", "patch"]
     average_turns: bool = False
+    focus: float | None = None
 
     def patches(self, scene: Scene) -> Patches:
         """Patches of a scene that fits into memory."""
-        image = np.concatenate([self.components(rows) for _, rows in scene.strips()])
-        return Patches(image, self.patch)
+        return self.cut(np.concatenate([self.components(rows) for _, rows in scene.strips()]))
+
+    def cut(self, image: NDArray[np.float32]) -> Patches:
+        """Patches of an image of components."""
+        return Patches(image, self.patch, self.focus)
 
     @torch.inference_mode()
     def classes(
@@ -88,7 +92,8 @@ def classify(
         reach = reader.patch // 2
         above, before = min(top, reach), min(left, reach)
         around = np.asarray(scene.cube[top - above : bottom + reach, left - before : right + reach], dtype=np.float32)
-        patches = Patches(reader.components(around), reader.patch)
+        release(scene.cube)
+        patches = reader.cut(reader.components(around))
         row, column = np.nonzero(inner)
         places = np.ravel_multi_index((row + above, column + before), patches.size)
         out[top + row, left + column] = reader.classes(patches, places, progress) + 1

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fovea import checkpoints
 from fovea.data.hyperspectral.features import standardised_patches
 from fovea.data.hyperspectral.patches import Patches
-from fovea.nn.lora import adapters
+from fovea.nn.lora import adapters, modulated
 from fovea.tasks.fit import Batch, Learner
 from fovea.tasks.optimisation import Optimisation
 from fovea.tasks.spectral.config import SpectralConfig
@@ -50,6 +50,7 @@ class PixelClassifier(Learner):
         self._patches, self._places, self._classes = patches, places, classes
         self._measure, self._extra = measure, extra
         self.config, self.seed = config, seed
+        self._schedule = None if config.cycle is None else CyclicalSchedule(config.cycle)
         self._order = lru_cache(maxsize=4)(
             lambda turn: np.random.default_rng([seed, 20, turn]).permutation(len(places))
         )
@@ -62,7 +63,10 @@ class PixelClassifier(Learner):
             way = int(np.random.default_rng([self.seed, 21, step, position]).integers(8))
             patch = np.rot90(patch, way % 4, (1, 2))
             patch = patch[:, :, ::-1] if way >= 4 else patch
-        return {"patch": torch.from_numpy(np.ascontiguousarray(patch)), "class": int(self._classes[chosen])}
+        found: Batch = {"patch": torch.from_numpy(np.ascontiguousarray(patch)), "class": int(self._classes[chosen])}
+        if self._schedule is not None and self.config.modulate == "scale":
+            found["factor"] = self._schedule.factor(step - 1)
+        return found
 
     def prepare(self, batch: Batch) -> Batch:
         if self.config.features.patches == "patch":
@@ -78,18 +82,19 @@ class PixelClassifier(Learner):
         return [{"params": part} for part in parts if part]
 
     def rates(self, player: str, optimisation: Optimisation, step: int) -> list[float]:
-        if self.config.cycle is None:
+        if self._schedule is None:
             return super().rates(player, optimisation, step)
-        schedule = CyclicalSchedule(self.config.cycle)
         rising = min(1.0, step / optimisation.warmup) if optimisation.warmup else 1.0
         own = {id(parameter) for parameter in adapters(self.players[player]).values()}
         return [
-            rising * schedule.rate(optimisation.lr, step - 1, adapter=id(group["params"][0]) in own)
+            rising * self._schedule.rate(optimisation.lr, step - 1, adapter=id(group["params"][0]) in own)
             for group in self.groups(player)
         ]
 
     def loss(self, player: str, networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        logits = networks["network"](batch["patch"])
+        factor = float(batch["factor"][0]) if "factor" in batch else 1.0
+        with modulated(networks["network"], factor):
+            logits = networks["network"](batch["patch"])
         return {"loss": F.cross_entropy(logits, batch["class"], label_smoothing=self.config.smoothing)}
 
     def validate(self, network: nn.Module) -> dict[str, float]:

@@ -20,17 +20,49 @@ from fovea.tasks.run import replacing
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.int64]
 UNLABELLED: tuple[int, int, int] = (24, 26, 30)
+CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+OPPONENTS = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+FIRST = 129
+"""Place in the stock of colours of the first class's, a blue."""
 SUFFIXES = (".png", ".tif", ".tiff")
 
 
 def palette(classes: int) -> Pixels:
-    """``[classes + 1, 3]``: one colour a class, far from its neighbours' in hue and lightness; 0 is nearly black."""
-    colours = [UNLABELLED]
+    """``[classes + 1, 3]``: one colour a class, each the farthest of a stock from all before it; 0 is nearly black."""
+    stock = _stock()
+    seen = _seen(stock)
+    chosen, distance = [], np.square(seen - _seen(np.array([UNLABELLED]))).sum(1)
     for number in range(classes):
-        hue, light = (0.58 + number * 0.618034) % 1, (0.62, 0.4, 0.78, 0.5, 0.3)[number % 5]
-        red, green, blue = colorsys.hls_to_rgb(hue, light, 0.72)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return np.array(colours, dtype=np.uint8)
+        following = FIRST if number == 0 else int(distance.argmax())
+        chosen.append(following)
+        distance = np.minimum(distance, np.square(seen - seen[following]).sum(1))
+    return np.concatenate([np.array([UNLABELLED]), stock[chosen]]).astype(np.uint8)
+
+
+def _stock() -> NDArray[np.int64]:
+    """Colours of middle strength in every hue, from dark to light."""
+    shades = [(light, strength) for light in (0.32, 0.47, 0.62, 0.77) for strength in (0.35, 0.7)]
+    mixed = [colorsys.hls_to_rgb(hue / 36, light, strength) for light, strength in shades for hue in range(36)]
+    return (255 * np.array(mixed)).round().astype(np.int64)
+
+
+def _seen(colours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Colours in coordinates whose distances are about those that are seen (Oklab)."""
+    shares = colours / 255.0
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return np.cbrt(linear @ CONES.T) @ OPPONENTS.T
 
 
 def coloured(classes: Map, count: int) -> Pixels:
@@ -61,14 +93,12 @@ def majority(classes: Map, side: int = 3) -> Map:
     return np.where(classes > 0, kept, 0)
 
 
-def legend(names: Sequence[str], shares: Sequence[float] | None = None, *, height: int = 26) -> Pixels:
-    """A column of colours and names (and what share of the map each class has), black on white."""
+def legend(names: Sequence[str], shares: Sequence[float], *, height: int = 26) -> Pixels:
+    """A column of colours, names and what share of the map each class has, black on white."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(15)
-    words = list(names)
-    if shares is not None:
-        words = [f"{name}  {100 * share:.1f}%" for name, share in zip(names, shares, strict=True)]
+    words = [f"{name}  {100 * share:.1f}%" for name, share in zip(names, shares, strict=True)]
     width = 50 + max(int(font.getlength(word)) for word in words)
     image = Image.new("RGB", (width, height * len(words) + 10), "white")
     draw = ImageDraw.Draw(image)

@@ -30,9 +30,8 @@ class Scores:
 
 def confusion(truth: NDArray[np.integer], estimate: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """``[classes, classes]``: how many pixels of true class i (from 0) were taken for class j."""
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(truth, estimate, labels=np.arange(classes)), dtype=np.int64)
+    pairs = np.asarray(truth, dtype=np.int64) * classes + estimate
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def scores(matrix: NDArray[np.integer]) -> Scores:

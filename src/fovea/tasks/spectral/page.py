@@ -12,7 +12,7 @@ from fovea.tasks.report import Report
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.spectral.baselines import WORDS
 from fovea.tasks.spectral.config import Kind, SpectralConfig
-from fovea.tasks.spectral.maps import coloured, false_colours, legend
+from fovea.tasks.spectral.maps import coloured, false_colours, palette
 from fovea.tasks.spectral.trials import Lesson, Trial
 
 NAMES = {"oa": "overall accuracy", "aa": "average accuracy", "kappa": "kappa"}
@@ -46,11 +46,12 @@ def page(
     """
     first = lessons[0]
     report = Report(title, lead)
-    figures = {method: summary(trials, method, first.kind) for method in _methods(trials)}
     numbers = {}
-    for method in ("ours", "svm"):
-        if method in figures:
-            numbers |= {f"{NAMES[name]}, {WORDS[method]}": f"{figures[method][name][0]:.2f}%" for name in ("oa", "aa")}
+    for kind in config.split.kinds:
+        for method in (method for method in ("ours", "svm") if method in _methods(trials)):
+            value, deviation = summary(trials, method, kind)["oa"]
+            label = f"overall accuracy, {kind} split, {WORDS[method]}"
+            numbers[label] = f"{_with_deviation(value, deviation, config.seeds)}%"
     report.numbers(numbers, accent=next(iter(numbers)))
     _maps(report, first, maps)
     _methods_table(report, config, trials)
@@ -81,8 +82,8 @@ def _maps(report: Report, lesson: Lesson, maps: Maps) -> None:
         (f"the {len(lesson.split.known)} pixels learned from", shown(coloured(known.reshape(scene.size), count))),
         *((WORDS[method], shown(coloured(found, count))) for method, found in maps.items()),
     ]
-    report.pictures(pictures, least=250, pixels=True)
-    report.pictures([("classes", legend(scene.classes))], least=140)
+    report.pictures(pictures, least=190, pixels=True)
+    report.key(dict(zip(scene.classes, palette(count)[1:].tolist(), strict=True)))
 
 
 def _methods_table(report: Report, config: SpectralConfig, trials: Sequence[Trial]) -> None:

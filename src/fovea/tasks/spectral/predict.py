@@ -42,6 +42,10 @@ class Trained:
     def numbers(self) -> tuple[int, ...]:
         return tuple(self.extra.get("numbers") or range(1, self.network.config.num_classes + 1))
 
+    def configured(self, config: SpectralConfig) -> SpectralConfig:
+        """The configuration with this network; how it is shown patches in training does not matter any more."""
+        return replace(config, network=self.network.config, trained="all", turns=False, average_turns=False)
+
     def reader(self, config: SpectralConfig, scene: Scene) -> Reader:
         """What reads this scene. Without components of its own (official weights), the network gets those of the whole
         scene and standardised patches, as the published code has it."""
@@ -53,9 +57,10 @@ class Trained:
                 raise UserError(
                     f"{scene.name} has {scene.cube.shape[2]} bands; the checkpoint was trained on {fitted.bands}"
                 )
-            average = self.extra["average_turns"]
-            return Reader(self.network, fitted, side, self.extra["standardise"], average)
-        fitted = sources.components(_as_published(config, self.network), scene, None)
+            extra = self.extra
+            return Reader(self.network, fitted, side, extra["standardise"], extra["average_turns"], extra.get("focus"))
+        published = replace(config.features, fit="all", method="pca", whiten=True, scaled=False)
+        fitted = sources.components(replace(self.configured(config), features=published), scene, None)
         return Reader(self.network, fitted, side, "patch")
 
 
@@ -151,8 +156,3 @@ def _targets(inputs: Sequence[Path], output: Path) -> list[Path]:
         if target.exists() and target.samefile(path):
             raise UsageError(f"output {target} is the input itself; choose another name")
     return targets
-
-
-def _as_published(config: SpectralConfig, network: LoLASpecViT | SpectralCNN) -> SpectralConfig:
-    features = replace(config.features, fit="all", method="pca", whiten=True, scaled=False)
-    return replace(config, network=network.config, features=features, trained="all")

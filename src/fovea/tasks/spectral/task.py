@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ class Spectral(Task):
     ) -> dict[str, float]:
         """Accuracies of a checkpoint on a scene's labelled pixels; those it was trained on are left out."""
         trained = predict.load(checkpoint)
-        config = replace(config, network=trained.network.config, trained="all")
+        config = trained.configured(config)
         scene = sources.labelled(config, data, config.seed)
         assert scene.labels is not None
         if len(scene.classes) != len(trained.classes):

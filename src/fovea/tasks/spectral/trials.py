@@ -21,7 +21,7 @@ from fovea.models.lola_specvit import LoLASpecViT, SpectralCNN, freeze_all_but_a
 from fovea.tasks.fit import fit
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.spectral import sources
-from fovea.tasks.spectral.baselines import CHANGES, SupportVectors
+from fovea.tasks.spectral.baselines import SupportVectors, changed
 from fovea.tasks.spectral.config import Kind, SpectralConfig
 from fovea.tasks.spectral.inference import Reader
 from fovea.tasks.spectral.learner import PixelClassifier
@@ -114,7 +114,8 @@ def train(
     network = build(config, scene, lesson.seed, start)
     learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
     fitted = sources.components(config, scene, split)
-    reader = Reader(network, fitted, config.patch, config.features.patches, config.average_turns)
+    how = config.features
+    reader = Reader(network, fitted, config.patch, how.patches, config.average_turns, how.focus)
     patches, labels = reader.patches(scene), scene.labels.ravel()
 
     def validated(averaged: nn.Module) -> dict[str, float]:
@@ -125,7 +126,8 @@ def train(
 
     extra = {
         "components": fitted.to_dict(),
-        "standardise": config.features.patches,
+        "standardise": how.patches,
+        "focus": how.focus,
         "average_turns": config.average_turns,
         "classes": list(scene.classes),
         "numbers": list(scene.numbers),
@@ -180,17 +182,17 @@ def compared(
     quiet: bool = False,
 ) -> Trial:
     """A method beside ours, in a folder of its own; what is finished is read, what was interrupted goes on."""
-    if (folder / RESULT).is_file():
-        return _read(folder / RESULT)
+    if (earlier := recalled(folder)) is not None:
+        return earlier
     if method == "svm":
         trial, _ = support_vectors(config, lesson)
         folder.mkdir(parents=True, exist_ok=True)
     else:
-        changed = replace(CHANGES[method](config) if method in CHANGES else config, seed=lesson.seed)
+        wanted = replace(changed(config, method), seed=lesson.seed)
         run = RunDirectory(folder, quiet=True)
         resume = (folder / "config.yaml").is_file()
-        run.start(changed, seed=lesson.seed, resume=resume, changeable=CHANGEABLE)
-        trial, _ = train(changed, lesson, run, start=start, method=method, resume=resume, quiet=quiet)
+        run.start(wanted, seed=lesson.seed, resume=resume, changeable=CHANGEABLE)
+        trial, _ = train(wanted, lesson, run, start=start, method=method, resume=resume, quiet=quiet)
     remember(trial, folder)
     return trial
 
@@ -215,8 +217,11 @@ def for_scene(config: SpectralConfig, scene: Scene) -> SpectralConfig:
     return replace(config, network=replace(config.network, num_classes=len(scene.classes)))
 
 
-def _read(path: Path) -> Trial:
-    values: dict[str, Any] = json.loads(path.read_text())
+def recalled(folder: Path) -> Trial | None:
+    """The trial that ``remember`` wrote into the folder; none where it is not finished."""
+    if not (folder / RESULT).is_file():
+        return None
+    values: dict[str, Any] = json.loads((folder / RESULT).read_text())
     values["matrix"] = tuple(map(tuple, values["matrix"]))
     return Trial(**values)
 
