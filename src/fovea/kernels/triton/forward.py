@@ -1,0 +1,173 @@
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOperatorIssue=false, reportIndexIssue=false, reportInvalidTypeForm=false
+"""The forward kernel: a program for each tile of queries, batch entry and head.
+
+It walks first over the key tiles that need no mask, then over those that do, then over the extra keys, with one running
+softmax in base 2 (FlashAttention-2, arXiv 2307.08691). Tiles are boxes of the plain heads-last tensors.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from fovea.kernels.triton.tile import (
+    LN2,
+    LOG2E,
+    address,
+    full_tile,
+    load_rows,
+    multiply,
+    on_grid,
+    partial_tile,
+    places,
+    row_axis,
+    seen_pairs,
+    store_rows,
+)
+
+
+@triton.jit
+def _fold(total, top, mass, logits, v, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
+    """Take a tile of keys in. ``logits`` are in base 2."""
+    higher = tl.maximum(top, tl.max(logits, 1))
+    # Rows that have seen nothing yet have a top of -inf: they subtract 0 instead.
+    level = tl.where(higher == float("-inf"), 0.0, higher)
+    weights = tl.exp2(logits - level[:, None])
+    shrink = tl.exp2(top - level)
+    mass = mass * shrink + tl.sum(weights, 1)
+    total = multiply(weights.to(v.dtype), v, total * shrink[:, None], PRECISION, WIDEN)
+    return total, higher, mass
+
+
+@triton.jit
+def attend(
+    query, key, value, bias, extra_key, extra_value, out, lse,
+    query_strides, key_strides, value_strides, extra_key_strides, extra_value_strides, bias_strides,
+    tiles, rows, columns, list_stride, counts, query_grid, key_grid, steps, bias_low,
+    heads, group, extra, scale,
+    QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    LISTS: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Strides are of batch, the three axes and the head (bias: of head and axes; extra: of batch, token and head).
+    ``list_stride``: from the lists of one kv head to those of the next, in row tiles."""
+    QUERIES: tl.constexpr = QUERY_TILE[0] * QUERY_TILE[1] * QUERY_TILE[2]
+    KEYS: tl.constexpr = KEY_TILE[0] * KEY_TILE[1] * KEY_TILE[2]
+    programs = counts[0] * counts[1] * counts[2]
+    program = tl.program_id(0)
+    # The last tiles first: under causal patterns they are the heaviest.
+    tile = programs - 1 - program % programs
+    batch = (program // programs) // heads
+    head = (program // programs) % heads
+    kv_head = head // group
+    kv_heads = heads // group
+    i0 = tile // (counts[1] * counts[2])
+    i1 = (tile // counts[2]) % counts[1]
+    i2 = tile % counts[2] + (batch * kv_heads + kv_head) * list_stride
+
+    p0, p1, p2 = places(QUERY_TILE)
+    q0, in0, start0, stop0 = row_axis(tiles[0], rows[0], i0, p0, steps[0])
+    q1, in1, start1, stop1 = row_axis(tiles[1], rows[1], i1, p1, steps[1])
+    q2, in2, start2, stop2 = row_axis(tiles[2], rows[2], i2, p2, steps[2])
+    inside = in0 & in1 & in2
+    query += batch.to(tl.int64) * query_strides[0] + head.to(tl.int64) * query_strides[4]
+    key += batch.to(tl.int64) * key_strides[0] + kv_head.to(tl.int64) * key_strides[4]
+    value += batch.to(tl.int64) * value_strides[0] + kv_head.to(tl.int64) * value_strides[4]
+    q = load_rows(query, address(q0, q1, q2, query_strides, WIDE), inside, HEAD_DIM, BLOCK_DIM, True)
+
+    r0, r1, r2 = tiles[0] + i0 * 8, tiles[1] + i1 * 8, tiles[2] + i2 * 8
+    o0, o1, o2 = tl.load(r0 + 4), tl.load(r1 + 4), tl.load(r2 + 4)
+    v0, v1, v2 = tl.load(r0 + 5), tl.load(r1 + 5), tl.load(r2 + 5)
+    b0, b1, b2 = tl.load(r0 + 6), tl.load(r1 + 6), tl.load(r2 + 6)
+    f0, f1, f2 = tl.load(r0 + 7), tl.load(r1 + 7), tl.load(r2 + 7)
+    c0, c1, c2 = tl.load(r0 + 2), tl.load(r1 + 2), tl.load(r2 + 2)
+    k0, k1, k2 = places(KEY_TILE)
+    if LISTS:
+        first_full, fulls, first_partial, partials = o2, v2 - o2, b2, f2 - b2
+    else:
+        first_full, first_partial = 0, 0
+        fulls = f0 * f1 * f2
+        partials = v0 * v1 * v2 - fulls
+    if BIAS:
+        table = bias + head * bias_strides[0]
+        s0 = tl.load(rows[0] + q0 * 4 + 2, mask=in0, other=0) + bias_low[0]
+        s1 = tl.load(rows[1] + q1 * 4 + 2, mask=in1, other=0) + bias_low[1]
+        s2 = tl.load(rows[2] + q2 * 4 + 2, mask=in2, other=0) + bias_low[2]
+
+    logit = scale * LOG2E
+    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    mass = tl.zeros((QUERIES,), tl.float32)
+    total = tl.zeros((QUERIES, BLOCK_VALUE), tl.float32)
+
+    for number in range(fulls):
+        if LISTS:
+            m0, m1 = k0, k1
+            m2 = tl.load(columns + (first_full + number) * 2) + k2
+        else:
+            j0, j1, j2 = full_tile(number, f1, f2, AXES)
+            m0 = o0 + (b0 + j0) * KEY_TILE[0] + k0
+            m1 = o1 + (b1 + j1) * KEY_TILE[1] + k1
+            m2 = o2 + (b2 + j2) * KEY_TILE[2] + k2
+        x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
+        real = on_grid(x0, x1, x2, key_grid)
+        k = load_rows(key, address(x0, x1, x2, key_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, PADDED)
+        v = load_rows(value, address(x0, x1, x2, value_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, PADDED)
+        logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
+        if BIAS:
+            place = (
+                (m0[None, :] - s0[:, None]) * bias_strides[1]
+                + (m1[None, :] - s1[:, None]) * bias_strides[2]
+                + (m2[None, :] - s2[:, None]) * bias_strides[3]
+            )
+            logits += tl.load(table + place, mask=inside[:, None], other=0.0).to(tl.float32) * LOG2E
+        total, top, mass = _fold(total, top, mass, logits, v, PRECISION, WIDEN)
+
+    for number in range(partials):
+        if LISTS:
+            m0, m1 = k0, k1
+            entry = columns + (first_partial + number) * 2
+            m2 = tl.load(entry) + k2
+            end2 = tl.minimum(stop2, tl.load(entry + 1))
+        else:
+            j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
+            m0 = o0 + j0 * KEY_TILE[0] + k0
+            m1 = o1 + j1 * KEY_TILE[1] + k1
+            m2 = o2 + j2 * KEY_TILE[2] + k2
+            end2 = stop2
+        x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
+        real = on_grid(x0, x1, x2, key_grid)
+        k = load_rows(key, address(x0, x1, x2, key_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, True)
+        v = load_rows(value, address(x0, x1, x2, value_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, True)
+        seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)
+        logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
+        if BIAS:
+            place = (
+                (m0[None, :] - s0[:, None]) * bias_strides[1]
+                + (m1[None, :] - s1[:, None]) * bias_strides[2]
+                + (m2[None, :] - s2[:, None]) * bias_strides[3]
+            )
+            logits += tl.load(table + place, mask=seen & inside[:, None], other=0.0).to(tl.float32) * LOG2E
+        logits = tl.where(seen, logits, float("-inf"))
+        total, top, mass = _fold(total, top, mass, logits, v, PRECISION, WIDEN)
+
+    if EXTRA:
+        extra_key += batch.to(tl.int64) * extra_key_strides[0] + kv_head.to(tl.int64) * extra_key_strides[2]
+        extra_value += batch.to(tl.int64) * extra_value_strides[0] + kv_head.to(tl.int64) * extra_value_strides[2]
+        for begin in range(0, extra, KEYS):
+            token = begin + tl.arange(0, KEYS)
+            real = token < extra
+            k = load_rows(extra_key, token * extra_key_strides[1], real, HEAD_DIM, BLOCK_DIM, True)
+            v = load_rows(extra_value, token * extra_value_strides[1], real, VALUE_DIM, BLOCK_VALUE, True)
+            logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
+            logits = tl.where(real[None, :], logits, float("-inf"))
+            total, top, mass = _fold(total, top, mass, logits, v, PRECISION, WIDEN)
+
+    blind = mass == 0.0
+    total = total / tl.where(blind, 1.0, mass)[:, None]
+    token = ((batch.to(tl.int64) * query_grid[0] + q0) * query_grid[1] + q1) * query_grid[2] + q2
+    token = token * heads + head
+    store_rows(out, token * VALUE_DIM, inside, total, VALUE_DIM, BLOCK_VALUE)
+    tl.store(
+        lse + token, tl.where(blind, float("-inf"), (top + tl.log2(tl.where(blind, 1.0, mass))) * LN2), mask=inside
+    )
