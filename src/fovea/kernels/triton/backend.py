@@ -56,7 +56,7 @@ class Triton(Backend):
         return None
 
     def work(self, problem: Problem) -> Work:
-        tile = self._tile(problem)
+        tile = self.tile or predicted(problem)
         queries = _walk(problem, tile, inverse=False)
         rows, columns = _places(tile.query_tile), _places(tile.key_tile)
         pairs = queries.visited * rows * columns + queries.programs * rows * (-(-problem.extra // columns) * columns)
@@ -74,7 +74,11 @@ class Triton(Backend):
         return Work(pairs, flops, tensor_bytes(problem), launches, tile.query_tile[-len(problem.query_grid) :])
 
     def _tile(self, problem: Problem) -> Tile:
-        return self.tile or predicted(problem)
+        if self.tile is not None or problem.device.type != "cuda":
+            return self.tile or predicted(problem)
+        from fovea.kernels.triton import tuning
+
+        return tuning.chosen(problem)
 
     def _walks(self, problem: Problem) -> Walks:
         from fovea.kernels.triton.launch import walks
@@ -91,8 +95,10 @@ class Triton(Backend):
         extra_key: Tensor | None,
         extra_value: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        from fovea.kernels.triton import launch
+        from fovea.kernels.triton import decode, launch
 
+        if self.tile is None and decode.decodes(problem):
+            return decode.forward(problem, query, key, value)
         return launch.forward(problem, self._walks(problem), query, key, value, bias, extra_key, extra_value)
 
     def backward(

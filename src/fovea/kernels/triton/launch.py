@@ -61,7 +61,7 @@ def forward(
     list_stride: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """``out`` and ``lse`` of :class:`fovea.kernels.backend.Backend`."""
-    query, key, value = (_dense_rows(tensor) for tensor in (query, key, value))
+    query, key, value = (dense_rows(tensor) for tensor in (query, key, value))
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
     tile, queries = found.tile, found.queries
@@ -94,7 +94,7 @@ def backward(
 ) -> Gradients:
     """The gradients of :class:`fovea.kernels.backend.Backend`."""
     assert found.keys is not None
-    query, key, value, grad_out = (_dense_rows(tensor) for tensor in (query, key, value, grad_out))
+    query, key, value, grad_out = (dense_rows(tensor) for tensor in (query, key, value, grad_out))
     delta, level = _row_sums(problem, grad_out, grad_lse, out, lse)
     tile, queries = found.tile, found.queries
     table = level if bias is None else bias.contiguous()
@@ -174,7 +174,7 @@ def _extra_keys(
     line = (1,) * (len(problem.query_grid) - 1)
     smaller = problem.but(pattern=Full(), key_grid=(*line, problem.extra), extra=0, bias=False)
     key, value = (
-        _dense_rows(tensor).reshape(tensor.shape[0], *line, *tensor.shape[1:]) for tensor in (extra_key, extra_value)
+        dense_rows(tensor).reshape(tensor.shape[0], *line, *tensor.shape[1:]) for tensor in (extra_key, extra_value)
     )
     keys = prod(tile.grad_key_tile)
     tile = tile.but(grad_key_tile=(1, 1, keys))
@@ -225,7 +225,7 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32" if allowed else "ieee"
 
 
-def _dense_rows(tensor: Tensor) -> Tensor:
+def dense_rows(tensor: Tensor) -> Tensor:
     """The tensor with neighbouring channels side by side in memory."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
@@ -257,7 +257,7 @@ def _extras(
 ) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
     if extra_key is None or extra_value is None or not problem.extra:
         return (key, value), {"extra_key_strides": (0, 0, 0), "extra_value_strides": (0, 0, 0)}
-    extra_key, extra_value = _dense_rows(extra_key), _dense_rows(extra_value)
+    extra_key, extra_value = dense_rows(extra_key), dense_rows(extra_value)
     strides = {"extra_key_strides": extra_key.stride()[:3], "extra_value_strides": extra_value.stride()[:3]}
     return (extra_key, extra_value), strides
 
