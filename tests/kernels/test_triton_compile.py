@@ -117,3 +117,34 @@ def test_kernels_compile(problem: Problem, kernels: list[str], tmp_path: Path, m
         if name in ("attend", "grad_queries", "grad_keys"):
             assert "wgmma.mma_async" in ptx or "mma.sync" in ptx, name
             assert re.search(r"cp\.async|ld\.global[^ ]*\.v4", ptx), f"{name}: rows are read element by element"
+
+
+def test_taylor_kernels_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fovea.kernels.triton import taylor, taylor_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    names = ("chunk_states", "add_up", "outputs", "grad_queries", "grad_keys", "step")
+    recorders = {name: Recorder(getattr(taylor_kernels, name)) for name in names}
+    for name, recorder in recorders.items():
+        monkeypatch.setattr(taylor_kernels, name, recorder)
+    tensors = [torch.zeros(1, 512, 2, width, dtype=torch.bfloat16, requires_grad=True) for width in (16, 16, 64)]
+    taylor.taylor_attention(*tensors).sum().backward()
+    state = taylor.TaylorState.empty(1, 2, 16, 64, "cpu")
+    state.step(*(tensor.detach()[:, 0] for tensor in tensors))
+    for name, recorder in recorders.items():
+        assert compiled(recorder, 90).metadata.shared <= SHARED, name
+
+
+def test_decoding_kernels_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fovea.kernels.triton import decode
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    recorders = {name: Recorder(getattr(decode, name)) for name in ("attend_split", "join")}
+    for name, recorder in recorders.items():
+        monkeypatch.setattr(decode, name, recorder)
+    problem = problem_of(Blocks.power(256), (8192,), 128, grad=False).but(query_grid=(1,))
+    query, key = (torch.zeros(1, n, h, 128, dtype=torch.bfloat16) for n, h in ((1, 8), (8192, 4)))
+    assert decode.decodes(problem)
+    decode.forward(problem, query, key, key)
+    for name, recorder in recorders.items():
+        assert compiled(recorder, 90).metadata.shared <= SHARED, name

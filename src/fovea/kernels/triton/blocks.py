@@ -177,7 +177,7 @@ def key_walk(index: Tensor, shape: Sizes, column_tile: int, row_tile: int) -> Wa
     groups, rows, most = lists.shape
     missing = shape.key_blocks
     flat = torch.where(lists < 0, missing, lists).flatten(1)
-    blocks, order = flat.sort(-1, stable=True)
+    blocks, order = flat.sort(dim=-1, stable=True)
     row = order // most  # ascends among the entries of a key block
     start, stop = row * shape.query_block, torch.clamp((row + 1) * shape.query_block, max=shape.queries)
     columns, pieces = _entries(start, stop, shape.query_block, column_tile)

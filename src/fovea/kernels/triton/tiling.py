@@ -9,6 +9,8 @@ from itertools import product
 from math import prod
 from typing import Any
 
+import torch
+
 from fovea.kernels.problem import Problem
 from fovea.kernels.triton.interpreter import interpreted
 from fovea.kernels.triton.tables import AXES, pattern_axis
@@ -20,6 +22,9 @@ MASK = 0.35
 
 PROGRAM = 3e5
 """What starting and ending a program costs, in operations of the matrix products."""
+
+SHARED = 227 << 10
+"""Bytes of shared memory of a program on compute capability 9.0."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,31 @@ class Size:
     stages: int
 
 
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have; those of an H100 where there is no device to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return SHARED
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+
+
+def takes(problem: Problem, size: Size) -> int:
+    """Bytes of shared memory that a program takes: its rows, and the stages of the rows it walks over."""
+    key, value = (max(16, 1 << (width - 1).bit_length()) for width in (problem.head_dim, problem.value_dim))
+    own = key + value if problem.grad else key
+    return problem.dtype.itemsize * (size.rows * own + size.stages * size.columns * (key + value))
+
+
 def sizes(problem: Problem) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
     """Sizes that fit the registers and the shared memory of a program, best first: of the kernels over queries and of
     that over keys."""
+    limit = shared_memory(problem.device)
+    queries, keys = _sizes(problem)
+    fitting = [tuple(size for size in some if takes(problem, size) <= limit) for some in (queries, keys)]
+    smallest = Size(16, 32, 4, 1)
+    return fitting[0] or (smallest,), fitting[1] or ((smallest,) if problem.grad else ())
+
+
+def _sizes(problem: Problem) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
     width = max(problem.head_dim, problem.value_dim)
     if interpreted() and problem.device.type == "cpu":
         return (Size(16, 16, 4, 1),), (Size(16, 16, 4, 1),)
