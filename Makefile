@@ -45,6 +45,7 @@ bench: $(READY) ## measure attention on this machine, into benchmarks/results
 	$(BIN)/python benchmarks/ocab_memory.py
 	$(BIN)/python benchmarks/tiled_attention.py
 	$(BIN)/python benchmarks/cpu_attention.py
+	$(BIN)/python scripts/native.py
 	$(BIN)/python scripts/readme.py
 
 claims: $(READY) ## measure what the papers claim, into benchmarks/ledger

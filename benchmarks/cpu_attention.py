@@ -1,27 +1,30 @@
 """Local attention on this machine's CPU: our kernels beside what else there is, in one process.
 
-    python benchmarks/cpu_attention.py [--shapes WORDS] [--flex] [--rounds N]
+    python benchmarks/cpu_attention.py [--shapes WORDS] [--no-flex] [--seconds N]
 
-For each shape the least time of several rounds, forward and backward, of each contestant; the floor is the time that
-the matrix products of the exact pairs would take at the rate of a large matrix product of the same run. Written to
-``benchmarks/results/cpu_attention.json`` with machine, versions, commit and instruction set.
+For each shape every contestant runs once a round, and the shortest time of all rounds counts; a large matrix product
+takes its turn among them. The floor is the time that the matrix products of the exact pairs would take at its rate.
+Contestants have all threads; ours also runs with one thread. Written to ``benchmarks/results/cpu_attention.json`` with
+machine, versions, commit, instruction set and load, and with a table of bars: what was measured, and what was asked.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
-import resource
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from tiled_attention import resident, slope
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,11 +33,17 @@ from fovea.kernels.native.library import variant, variants
 from fovea.kernels.problem import describe
 from fovea.kernels.registry import backends
 from fovea.patterns import Blocks, GridPattern, Halo, Neighborhood, Pattern, SlidingWindow, Window
+from fovea.patterns.flex import block_mask
 from fovea.patterns.pattern import Grid
 
 RESULTS = Path(__file__).parent / "results" / "cpu_attention.json"
-DENSE = 5000
-"""Tokens beyond which dense attention is left out."""
+BACKWARD = 5000
+"""Tokens beyond which dense attention is measured without its backward pass."""
+MASKED = 17000
+"""Tokens times batch beyond which dense attention is left out: a run would take half a minute."""
+LONG = 1.0
+"""Seconds beyond which a contestant runs twice and no more."""
+SIDES = (32, 64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -68,21 +77,30 @@ SHAPES = (
 )
 
 
-def least(work: Callable[[], object], rounds: int) -> float:
-    """Seconds of the fastest of so many rounds, after one that is not counted."""
-    work()
-    found = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return min(found)
+Runs = Mapping[str, Callable[[], object]]
+"""What is timed of a contestant: its passes, by name."""
 
 
-def matrix_rate(rounds: int) -> float:
-    """Floating-point operations a second of a 2048 x 2048 matrix product."""
+def in_turns(ways: Mapping[str, Runs], seconds: float, most: int = 40) -> dict[str, dict[str, float]]:
+    """Shortest seconds of every pass of every contestant; each takes one turn a round, long ones two in all."""
+    shortest = {way: dict.fromkeys(runs, float("inf")) for way, runs in ways.items()}
+    began, rounds = time.perf_counter(), 0
+    while rounds < 3 or (rounds < most and time.perf_counter() - began < seconds):
+        for way, runs in ways.items():
+            for name, run in runs.items():
+                if rounds >= 2 and shortest[way][name] > LONG:
+                    continue
+                start = time.perf_counter()
+                run()
+                shortest[way][name] = min(shortest[way][name], time.perf_counter() - start)
+        rounds += 1
+    return shortest
+
+
+def product() -> Callable[[], object]:
+    """A 2048 x 2048 matrix product."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    return 2 * 2048**3 / least(lambda: a @ b, rounds)
+    return lambda: a @ b
 
 
 def inputs(shape: Shape, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -90,22 +108,62 @@ def inputs(shape: Shape, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(size, dtype=dtype, requires_grad=True) for _ in range(3)]
 
 
-def timed(attend: Callable[..., Tensor], tensors: list[Tensor], rounds: int) -> dict[str, float]:
-    """Forward and backward seconds."""
-    with torch.no_grad():
-        forward = least(lambda: attend(*tensors), rounds)
-    out = attend(*tensors)
-    if not out.requires_grad:
+def passes(attend: Callable[..., Tensor], tensors: list[Tensor], *, backward: bool = True) -> Runs:
+    """The forward pass without gradients, and the backward pass alone."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            attend(*tensors)
+
+    if not backward:
         return {"forward": forward}
+    out = attend(*tensors)
     cotangent = torch.randn_like(out)
-    backward = least(lambda: torch.autograd.grad(out, tensors, cotangent, retain_graph=True), max(rounds // 2, 2))
-    return {"forward": forward, "backward": backward}
+    return {"forward": forward, "backward": lambda: torch.autograd.grad(out, tensors, cotangent, retain_graph=True)}
+
+
+def with_threads(count: int, runs: Runs) -> Runs:
+    """The passes with so many threads."""
+
+    def limited(run: Callable[[], object]) -> Callable[[], object]:
+        def once() -> None:
+            before = torch.get_num_threads()
+            torch.set_num_threads(count)
+            run()
+            torch.set_num_threads(before)
+
+        return once
+
+    return {name: limited(run) for name, run in runs.items()}
 
 
 def dense(mask: Tensor | None) -> Callable[..., Tensor]:
     def attend(*tensors: Tensor) -> Tensor:
         q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in tensors)
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    return attend
+
+
+def flex(shape: Shape, bias: Tensor | None) -> Callable[..., Tensor]:
+    """Compiled FlexAttention under the pattern's analytic block mask; a relative bias is looked up for each pair."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    torch._dynamo.reset()
+    mask = block_mask(shape.pattern, shape.grid, shape.grid, block_size=128, device=torch.device("cpu"))
+    score = None
+    if bias is not None:
+        columns, reach = shape.grid[1], bias.shape[1] // 2
+
+        def score(logit: Tensor, b: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            down, across = j // columns - i // columns + reach, j % columns - i % columns + reach
+            return logit + bias[head, down.clamp(0, 2 * reach), across.clamp(0, 2 * reach)]
+
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    def attend(*tensors: Tensor) -> Tensor:
+        q, k, v = (t.flatten(1, -3).transpose(1, 2).contiguous() for t in tensors)
+        return compiled(q, k, v, block_mask=mask, score_mod=score)
 
     return attend
 
@@ -133,102 +191,192 @@ def windows(shape: Shape, bias: Tensor) -> Callable[..., Tensor]:
     return attend
 
 
-def contestants(shape: Shape, flex: bool) -> dict[str, Callable[..., Tensor]]:
+def contestants(shape: Shape, tensors: list[Tensor], names: list[str], row: dict[str, Any]) -> dict[str, Runs]:
+    """What runs in turns; what cannot run is said in the row."""
     bias = None
     if shape.bias:
         assert isinstance(shape.pattern, GridPattern)
         bias = torch.randn(shape.heads, *shape.pattern.bias_shape(shape.grid))
-    found: dict[str, Callable[..., Tensor]] = {}
-    for name in ("native", "tiled", *(["flex"] if flex and not shape.bias else [])):
-        if name not in backends() or backends()[name].missing() is not None:
-            continue
-        found[name] = lambda *t, name=name: fovea.attention(*t, shape.pattern, bias=bias, backend=name)
-    tokens = 1
-    for n in shape.grid:
-        tokens *= n
-    if tokens <= DENSE and not shape.bias:
-        found["dense, boolean mask"] = dense(torch.from_numpy(shape.pattern.mask(shape.grid)))
-        found["dense, no mask"] = dense(None)
+    tokens = prod(shape.grid)
+    small = tokens * shape.batch <= MASKED
+
+    def operator(backend: str) -> Callable[..., Tensor]:
+        return lambda *t: fovea.attention(*t, shape.pattern, bias=bias, backend=backend)
+
+    half = [t.detach().to(torch.bfloat16) for t in tensors]
+    ways: dict[str, Runs] = {
+        "matrix product": {"forward": product()},
+        "native": passes(operator("native"), tensors),
+        "native, bfloat16": passes(operator("native"), half, backward=False),
+    }
+    if torch.get_num_threads() > 1:
+        ways["matrix product, one thread"] = with_threads(1, ways["matrix product"])
+        ways["native, one thread"] = with_threads(1, ways["native"])
+    makers: dict[str, Callable[[], Callable[..., Tensor]]] = {"tiled": lambda: operator("tiled")}
+    if not shape.bias and small:
+        makers["dense, boolean mask"] = lambda: dense(torch.from_numpy(shape.pattern.mask(shape.grid)))
+        makers["dense, no mask"] = lambda: dense(None)
     if isinstance(shape.pattern, Window) and bias is not None:
-        found["reshape + SDPA"] = windows(shape, bias)
-    return found
+        makers["reshape + SDPA"] = lambda: windows(shape, bias)
+    makers["FlexAttention, compiled"] = lambda: flex(shape, bias)
+    for name, make in makers.items():
+        if name not in names:
+            continue
+        began = time.perf_counter()
+        backward = not name.startswith(("dense", "Flex")) or (tokens <= BACKWARD and name.startswith("dense"))
+        try:
+            attend = make()
+            if name.startswith("Flex"):
+                with torch.no_grad():
+                    attend(*tensors)
+                row["flex_setup"] = time.perf_counter() - began
+            ways[name] = passes(attend, tensors, backward=backward)
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            row["failed"][name] = str(error).strip().splitlines()[0][:200]
+    return ways
 
 
-def measure(shape: Shape, rate: float, rounds: int, flex: bool) -> dict[str, Any]:
+def measure(shape: Shape, names: list[str], seconds: float) -> dict[str, Any]:
+    """Everything about one shape."""
     tensors = inputs(shape)
     exact = describe(shape.pattern, *tensors, None, None, None, None).pairs * shape.batch * shape.heads
-    floor = 4 * exact * shape.head_dim / rate
-    row: dict[str, Any] = {"shape": shape.name, "pattern": str(shape.pattern), "floor": floor, "seconds": {}}
-    for name, attend in contestants(shape, flex).items():
-        try:
-            row["seconds"][name] = timed(attend, tensors, rounds if name == "native" else max(rounds // 3, 2))
-        except (RuntimeError, NotImplementedError) as error:
-            row["seconds"][name] = {"failed": str(error).splitlines()[0][:200]}
-    mine = row["seconds"]["native"]
-    row["share_of_floor"] = floor / mine["forward"]
-    row["backward_over_forward"] = mine["backward"] / mine["forward"]
-    half = inputs(shape, torch.bfloat16)
-    with torch.no_grad():
-        row["bfloat16_forward"] = least(lambda: fovea.attention(*half, shape.pattern, backend="native"), rounds)
+    row: dict[str, Any] = {"shape": shape.name, "pattern": str(shape.pattern), "failed": {}}
+    found = in_turns(contestants(shape, tensors, names, row), seconds)
+    share = 4 * exact * shape.head_dim / (2 * 2048**3)
+    row["floor"] = share * found.pop("matrix product")["forward"]
+    row["share_of_floor"] = row["floor"] / found["native"]["forward"]
+    if "native, one thread" in found:
+        row["floor_one_thread"] = share * found.pop("matrix product, one thread")["forward"]
+        row["share_of_floor_one_thread"] = row["floor_one_thread"] / found["native, one thread"]["forward"]
+        row["two_threads"] = found["native, one thread"]["forward"] / found["native"]["forward"]
+    row["backward_over_forward"] = found["native"]["backward"] / found["native"]["forward"]
+    row["bfloat16_over_float32"] = found["native, bfloat16"]["forward"] / found["native"]["forward"]
+    row["seconds"], row["load"] = found, os.getloadavg()[0]
     print(
         f"{shape.name:50s} share {row['share_of_floor']:.2f}  "
-        + "  ".join(
-            f"{n} {1e3 * s.get('forward', 0):.1f}/{1e3 * s.get('backward', 0):.1f}" for n, s in row["seconds"].items()
-        ),
+        + "  ".join(f"{n} " + "/".join(f"{1e3 * t:.1f}" for t in found[n].values()) for n in found)
+        + (f"  flex set-up {row['flex_setup']:.0f} s" if "flex_setup" in row else ""),
         flush=True,
     )
+    gc.collect()
     return row
 
 
-def slope(rounds: int) -> dict[str, float]:
-    """Seconds of window 7 on growing grids."""
-    found = {}
-    for side in (32, 64, 128, 256, 512):
+def growth(seconds: float) -> dict[str, Any]:
+    """Seconds of window 7 on growing grids, and how they grow with the tokens."""
+    ways: dict[str, Runs] = {}
+    for side in SIDES:
         tensors = inputs(Shape("", Neighborhood(7), (side, side), 4, 32))
-        with torch.no_grad():
-            found[str(side)] = least(lambda t=tensors: fovea.attention(*t, Neighborhood(7), backend="native"), rounds)
-    return found
+        ways[str(side)] = passes(lambda *t: fovea.attention(*t, Neighborhood(7), backend="native"), tensors)
+    found = in_turns(ways, seconds)
+    rows = [{"side": side, "tokens": side * side, **found[str(side)]} for side in SIDES]
+    return {"rows": rows, "forward": slope(rows, "forward"), "backward": slope(rows, "backward")}
 
 
-def threads(rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of 64x64 k13 and 1-D w1024 with one thread and with two."""
-    before, found = torch.get_num_threads(), {}
-    for shape in (s for s in SHAPES if s.name in ("2-D 64x64 k13", "1-D causal w1024 n16384")):
-        tensors = inputs(shape)
-        found[shape.name] = {}
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            with torch.no_grad():
-                run = least(lambda s=shape, t=tensors: fovea.attention(*t, s.pattern, backend="native"), rounds)
-            found[shape.name][str(count)] = run
-    torch.set_num_threads(before)
-    return found
+def decode(seconds: float) -> dict[str, Any]:
+    """One query of 8 heads against a cache of 65536 tokens, in the operator's layout and in that dense attention likes.
 
-
-def decode(rounds: int) -> dict[str, float]:
-    """Seconds of one query against a cache of 65536 tokens: window 1024, and all of it."""
+    Contestants take turns, so that each finds the processor's caches full of what dense attention read: as between two
+    steps of a model with many layers.
+    """
     q = torch.randn(1, 1, 8, 64)
     k, v = torch.randn(1, 65536, 8, 64), torch.randn(1, 65536, 8, 64)
+    few = [t[:, :, :2].contiguous() for t in (k, v)]
     heads = [t.transpose(1, 2) for t in (q, k, v)]
-    with torch.no_grad():
-        return {
-            "native, window 1024": least(
-                lambda: fovea.attention(q, k, v, SlidingWindow(1023), backend="native"), rounds
-            ),
-            "dense over the whole cache": least(lambda: functional.scaled_dot_product_attention(*heads), rounds),
-        }
+    lying = [t.contiguous() for t in heads]
+    sparse = Blocks.power(256)
+
+    def ours(pattern: Pattern, *cache: Tensor) -> Runs:
+        return passes(lambda *t: fovea.attention(*t, pattern, backend="native"), [q, *cache], backward=False)
+
+    def theirs(tensors: list[Tensor]) -> Runs:
+        return passes(lambda *t: functional.scaled_dot_product_attention(*t), tensors, backward=False)
+
+    ways: dict[str, Runs] = {
+        "native, window 1024": ours(SlidingWindow(1023), k, v),
+        "native, window 1024, 2 kv heads": ours(SlidingWindow(1023), *few),
+        "native, blocks at powers of two": ours(sparse, k, v),
+        "native, window 1024, heads before tokens": ours(SlidingWindow(1023), *(t.transpose(1, 2) for t in lying[1:])),
+        "dense over the whole cache": theirs(heads),
+        "dense over the whole cache, heads before tokens": theirs(lying),
+    }
+    found = {name: times["forward"] for name, times in in_turns(ways, seconds, most=1000).items()}
+    layouts = {"tokens before heads": "", "heads before tokens": ", heads before tokens"}
+    over = {
+        layout: found[f"dense over the whole cache{ending}"] / found[f"native, window 1024{ending}"]
+        for layout, ending in layouts.items()
+    }
+    return {"seconds": found, "over_dense": over}
 
 
-def memory() -> dict[str, int]:
-    """Bytes of the inputs of 64x64 k13, batch 8, and how much the process grew beyond the output in a forward pass."""
-    tensors = inputs(Shape("", Neighborhood(13), (64, 64), 4, 64, 8))
+def memory() -> dict[str, Any]:
+    """Bytes of the inputs of 64x64 k13, batch 8, and how much a forward pass needs beyond its output."""
+    shape = Shape("", Neighborhood(13), (64, 64), 4, 64, 8)
     with torch.no_grad():
-        fovea.attention(*(t[:1, :16, :16] for t in tensors), Neighborhood(13), backend="native")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        out = fovea.attention(*tensors, Neighborhood(13), backend="native")
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        fovea.attention(*inputs(Shape("", Neighborhood(13), (16, 16), 4, 64)), shape.pattern, backend="native")
+        tensors = inputs(shape)
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
+        before = resident("VmRSS")
+        out = fovea.attention(*tensors, shape.pattern, backend="native")
+        peak = resident("VmHWM") - before
     size = sum(t.numel() * 4 for t in tensors)
-    return {"inputs": size, "extra": max(0, (after - before) * 1024 - out.numel() * 4)}
+    extra = max(0, peak - out.numel() * 4)
+    return {"inputs": size, "extra": extra, "share": extra / size}
+
+
+def bars(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was asked of the kernels, and what this run measured."""
+    rows = {row["shape"]: row for row in result["shapes"]}
+    found: list[dict[str, Any]] = []
+
+    def bar(figure: str, measured: float | None, most: bool, bound: float) -> None:
+        if measured is not None:
+            reached = measured <= bound if most else measured >= bound
+            found.append(
+                {
+                    "figure": figure,
+                    "measured": measured,
+                    "bar": f"at {'most' if most else 'least'} {bound:g}",
+                    "reached": reached,
+                }
+            )
+
+    def over(row: dict[str, Any], way: str) -> float | None:
+        theirs = row["seconds"].get(way)
+        return theirs and sum(theirs.values()) / sum(row["seconds"]["native"][name] for name in theirs)
+
+    for name in ("2-D 64x64 k13", "1-D causal w1024 n16384"):
+        if row := rows.get(name):
+            bar(f"share of the floor, {name}", row["share_of_floor"], False, 0.4)
+            bar(f"share of the floor, {name}, one thread", row.get("share_of_floor_one_thread"), False, 0.4)
+    gains = {name: gain for name, row in rows.items() if (gain := over(row, "FlexAttention, compiled"))}
+    if gains:
+        least = min(gains, key=lambda name: gains[name])
+        bar(
+            f"compiled FlexAttention over native, forward, the least of {len(gains)} shapes: {least}",
+            gains[least],
+            False,
+            3,
+        )
+    if row := rows.get("2-D 56x56 k7"):
+        bar("masked dense over native, forward and backward, 2-D 56x56 k7", over(row, "dense, boolean mask"), False, 15)
+    for name, row in rows.items():
+        if gain := over(row, "reshape + SDPA"):
+            bar(f"reshape + SDPA over native, forward and backward, {name}", gain, False, 1)
+    worst = max(rows, key=lambda name: rows[name]["backward_over_forward"])
+    bar(f"backward / forward, the most: {worst}", rows[worst]["backward_over_forward"], True, 3)
+    bar("extra memory of a forward pass / memory of q, k and v", result["memory"]["share"], True, 0.25)
+    bar("slope of forward time in tokens, 32x32 to 512x512", result["growth"]["forward"], True, 1.05)
+    bar("slope of backward time in tokens, 32x32 to 512x512", result["growth"]["backward"], True, 1.05)
+    worst = max(rows, key=lambda name: rows[name]["bfloat16_over_float32"])
+    bar(f"bfloat16 / float32, forward, the most: {worst}", rows[worst]["bfloat16_over_float32"], True, 1.1)
+    threaded = {name: row["two_threads"] for name, row in rows.items() if "two_threads" in row}
+    for name in ("2-D 64x64 k13", "1-D causal w1024 n16384"):
+        bar(f"one thread / {result['machine']['threads']} threads, forward, {name}", threaded.get(name), False, 1.8)
+    for layout, over in result["decode"]["over_dense"].items():
+        bar(f"decoding, {layout}: dense over all of 64k / native, window 1024", over, False, 30)
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -251,21 +399,30 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default="", help="only shapes whose name holds these words")
-    parser.add_argument("--flex", action="store_true", help="the flex backend, too (slow on a CPU)")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument(
+        "--no-flex", action="store_true", help="without compiled FlexAttention, which takes long to set up"
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="of turns for each shape (default 8)")
     options = parser.parse_args()
+    if backends()["native"].missing() is not None:
+        parser.error(f"the native backend is missing: {backends()['native'].missing()}")
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # setting up is measured, not remembered
+    names = ["tiled", "dense, boolean mask", "dense, no mask", "reshape + SDPA"]
+    names += [] if options.no_flex else ["FlexAttention, compiled"]
     result: dict[str, Any] = {"machine": machine(), "memory": memory()}
-    result["decode"] = decode(options.rounds)
-    result["slope"] = slope(max(options.rounds // 3, 2))
-    result["threads"] = threads(max(options.rounds // 2, 2))
-    result["matrix_rate"] = matrix_rate(options.rounds)
-    result["shapes"] = []
-    RESULTS.parent.mkdir(exist_ok=True)
-    for shape in SHAPES:
-        if options.shapes in shape.name:
-            rate = matrix_rate(options.rounds)
-            result["shapes"].append(measure(shape, rate, options.rounds, options.flex))
-            RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    shapes = [shape for shape in SHAPES if options.shapes in shape.name]
+    result["decode"] = decode(options.seconds)
+    result["growth"] = growth(options.seconds)
+    result["shapes"] = [measure(shape, names, options.seconds) for shape in shapes]
+    result["machine"]["load_at_end"] = os.getloadavg()[0]
+    result["bars"] = bars(result)
+    for row in result["bars"]:
+        print(
+            f"{'reached' if row['reached'] else 'MISSED':8s} {row['measured']:8.3g}  {row['bar']:14s} {row['figure']}"
+        )
+    if shapes == list(SHAPES):
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"written to {RESULTS}")
 
 
 if __name__ == "__main__":

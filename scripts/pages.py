@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -16,9 +17,13 @@ from tables import catalogue_table, table
 from typer.core import TyperCommand
 
 from fovea.cli.main import app
+from fovea.cli.output import number
 from fovea.patterns import parse
+from fovea.systems import ledger
 from fovea.systems.catalogue import catalogue
 from fovea.systems.system import AREAS, System
+
+LEDGER = Path(__file__).resolve().parents[1] / "benchmarks" / "ledger"
 
 PATTERNS = {
     # class: (an example in its text form, grid, query, tiles of queries and keys)
@@ -147,7 +152,21 @@ def system(found: System) -> str:
     if found.claims:
         rows = [(claim.sentence, claim.paper_number or "no number") for claim in found.claims]
         parts += [table(("claim", "the paper"), rows)]
+        entries = ledger.read(LEDGER, card.slug)
+        parts += [measured(claim.sentence, entries[claim.name]) for claim in found.claims if claim.name in entries]
     return "\n\n".join(parts)
+
+
+def measured(sentence: str, entry: dict[str, Any]) -> str:
+    """What our own runs measured of one claim, as ``fovea claims`` wrote it."""
+    values = entry["measured"]
+    facts = [f"{name} {number(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    ways = {name: value for name, value in values.items() if isinstance(value, dict)}
+    columns = list(dict.fromkeys(key for way in ways.values() for key in way))
+    rows = [(name, *(number(way.get(key, "")) for key in columns)) for name, way in ways.items()]
+    commit = entry["versions"].get("commit", "unknown")
+    lead = f"Measured {entry['date']} at commit {commit} ({', '.join(facts)}): *{sentence}*"
+    return f"{lead}\n\n{table(('', *columns), rows)}" if rows else lead
 
 
 def systems() -> str:

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from fovea.kernels.attention import attention as attention
     from fovea.kernels.merge import merge as merge
     from fovea.kernels.planner import plan as plan
+    from fovea.patterns import BlockPattern as BlockPattern
     from fovea.patterns import Blocks as Blocks
     from fovea.patterns import BlockTable as BlockTable
     from fovea.patterns import Causal as Causal
+    from fovea.patterns import Chosen as Chosen
     from fovea.patterns import Every as Every
     from fovea.patterns import Full as Full
     from fovea.patterns import GridPattern as GridPattern
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PATTERNS = (
-    "Blocks BlockTable Causal Every Full GridPattern Halo Local Neighborhood Offsets Pattern PerHead Powers Product "
-    "Segment Sink SlidingWindow Spans Union Window parse"
+    "BlockPattern Blocks BlockTable Causal Chosen Every Full GridPattern Halo Local Neighborhood Offsets Pattern "
+    "PerHead Powers Product Segment Sink SlidingWindow Spans Union Window parse"
 )
 _HOMES = {
     "attention": "fovea.kernels.attention",

@@ -51,7 +51,9 @@ def test_show_every_system(fovea: Callable, slug: str):
 def test_show_says_what_was_measured_and_what_was_not(fovea: Callable, recorder, tmp_path: Path):
     assert "ours:  not measured yet" in fovea("show", "fake").out
     assert fovea("claims", "fake", "--out", "benchmarks/ledger", "--quiet").status == 0
-    assert "ours:  ours 2.5000 (" in fovea("show", "fake").out
+    shown = fovea("show", "fake").out
+    assert "ours:  20" in shown
+    assert "    ours 2.5000\n" in shown
     measured = json.loads(fovea("show", "fake", "--json").out)["claims"][0]["measured"]
     assert measured["measured"] == {"ours": 2.5}
 

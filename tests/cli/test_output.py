@@ -36,3 +36,13 @@ def test_a_table_in_a_pipe_is_plain(capsys: pytest.CaptureFixture[str]):
     output.console.cache_clear()
     output.show_table(("name", "value"), [("long name", "1"), ("b", "[22]")], right=("value",), title="what")
     assert capsys.readouterr().out == "what\nname       value\nlong name      1\nb           [22]\n\n"
+
+
+def test_ways_that_were_compared_are_rows(capsys: pytest.CaptureFixture[str]):
+    seeds = {"mean": 31.5, "deviation": 0.0312, "seeds": [31.47, 31.53]}
+    output.show_measured({"steps": 400, "ours": {"psnr": seeds, "parameters": 1200}, "without": {"psnr": 30.0}})
+    facts, header, ours, without = capsys.readouterr().out.rstrip().splitlines()
+    assert facts == "    steps 400"
+    assert header.split() == ["psnr", "parameters"]
+    assert ours.split() == ["ours", "31.5000", "±", "0.031", "1,200"]
+    assert without.split() == ["without", "30.0000"]

@@ -133,7 +133,7 @@ def test_predict_tells_files_from_settings(fovea: Callable, recorder, tmp_path: 
 def test_claims_write_the_ledger(fovea: Callable, recorder, tmp_path: Path):
     result = fovea("claims", "fake", "--out", "ledger")
     assert result.status == 0
-    assert "ours: 2.5" in result.out
+    assert "    ours 2.5000\n" in result.out
     assert json.loads((tmp_path / "ledger" / "fake.json").read_text())["claims"]["better"]["measured"] == {"ours": 2.5}
 
 

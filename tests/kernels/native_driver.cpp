@@ -135,7 +135,9 @@ int main() {
         if (!fovea_work(&p, pairs, why, sizeof why)) failed += printf("a bad table was taken\n") > 0;
     }
     for (int round = 0; round < 12; ++round) {
-        const int size = draw(3, 90), keys = draw(1, 500), position = draw(0, keys - 1), tables = draw(1, 2);
+        const bool few = round % 2;  // queries enough for one pass over keys where they lie
+        const int size = draw(3, 90), keys = draw(1, 500), tables = few ? 1 : draw(1, 2);
+        const int position = few ? std::max(0, keys - draw(1, 7)) : draw(0, keys - 1);
         fovea_blocks t{};
         std::vector<int64_t> indptr, index;
         const int64_t rows = (keys - 1) / size - position / size + 1;
@@ -158,9 +160,33 @@ int main() {
         p.scale = 0.3;
         for (int h = 0; h < 2; ++h) table_of.push_back(draw(0, tables - 1));
         t = fovea_blocks{size, keys - position, keys, position, rows, tables, static_cast<int64_t>(index.size()), 1,
-                         indptr.data(), index.data(), table_of.data()};
+                         indptr.data(), index.data(), few ? nullptr : table_of.data()};
         p.blocks = &t;
         failed += run(p, {keys - position}, {keys}, false);
+    }
+    for (int round = 0; round < 30; ++round) {  // the last tokens of a sequence against all of it
+        const int keys = draw(1, 1500), queries = draw(1, std::min(keys, 7)), window = draw(1, keys), step = draw(1, 3);
+        std::vector<int64_t> start, stop, position;
+        for (int i = 0; i < queries; ++i) {
+            const int at = keys - queries + i;
+            start.push_back(at - std::min(window - 1, at / step) * step);
+            stop.push_back(at + 1);
+            position.push_back(at);
+        }
+        fovea_problem p{};
+        p.dtype = draw(0, 2);
+        p.axes = 1;
+        p.threads = draw(1, 3);
+        p.isa = -1;
+        p.batch = draw(1, 2);
+        p.kv_heads = draw(1, 2);
+        p.heads = p.kv_heads * draw(1, 2);
+        p.head_dim = draw(1, 70);
+        p.value_dim = draw(1, 70);
+        p.extra = draw(0, 1) * draw(1, 300);
+        p.scale = 0.3;
+        p.axis[0] = fovea_axis{queries, keys, step, 0, 0, 1 - keys, keys, start.data(), stop.data(), position.data()};
+        failed += run(p, {queries}, {keys}, draw(0, 1));
     }
     printf("%d failed\n", failed);
     return failed != 0;

@@ -29,6 +29,7 @@ from fovea.patterns import (
     Window,
 )
 from fovea.patterns.pattern import Grid
+from patterns.strategies import chosen
 
 NAMES = ("query", "key", "value", "bias", "extra_key", "extra_value")
 
@@ -135,19 +136,22 @@ def block_patterns(draw: st.DrawFn) -> Blocks:
 @st.composite
 def patterns(draw: st.DrawFn, heads: int) -> tuple[Pattern, Grid, Grid]:
     """Any pattern, with grids of queries and keys that it fits."""
-    kind = draw(st.sampled_from(["grid", "grid", "blocks", "decode", "union", "perhead"]))
+    kind = draw(st.sampled_from(["grid", "grid", "blocks", "chosen", "decode", "union", "perhead"]))
     if kind == "grid":
         pattern, grid = draw(grid_cases())
         return pattern, grid, grid
     size = draw(st.sampled_from([1, 6, 17, 40]))
     if kind == "blocks":
         return draw(block_patterns()), (size,), (size,)
+    if kind == "chosen":
+        queries = draw(st.integers(1, size))
+        return draw(chosen(queries, size)), (queries,), (size,)
     if kind == "decode":
         sequence = st.one_of(
             block_patterns(), st.just(Causal()), st.builds(SlidingWindow, st.integers(0, 9), st.integers(0, 3))
         )
         return draw(sequence), (draw(st.integers(1, size)),), (size,)
-    parts = st.one_of(block_patterns(), axis_patterns(size))
+    parts = st.one_of(block_patterns(), axis_patterns(size), chosen(size))
     if kind == "union":
         return Union(tuple(draw(st.lists(parts, min_size=1, max_size=3)))), (size,), (size,)
     few = draw(st.lists(parts, min_size=1, max_size=2))
@@ -171,6 +175,6 @@ def cases(draw: st.DrawFn) -> Case:
         value_dim=draw(st.sampled_from([1, 4, 8, 13])),
         extra=draw(st.sampled_from([0, 0, 3])),
         bias=isinstance(pattern, GridPattern) and draw(st.booleans()),
-        scale=draw(st.sampled_from([None, 0.3])),
+        scale=draw(st.sampled_from([None, 0.3, 0.0, -0.3])),
         lse=draw(st.booleans()),
     )

@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("FOVEA_CACHE", str(tmp_path / "cache"))
-    calibration.prices.cache_clear()
+    calibration._prices.cache_clear()
     yield tmp_path / "cache"
-    calibration.prices.cache_clear()
+    calibration._prices.cache_clear()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(calibration, "_time", pretend)
     yield names
-    calibration.prices.cache_clear()
+    calibration._prices.cache_clear()
 
 
 def ask() -> Prices | None:
@@ -47,7 +47,7 @@ def ask() -> Prices | None:
 
 def again() -> Prices | None:
     """As another process would ask."""
-    calibration.prices.cache_clear()
+    calibration._prices.cache_clear()
     return ask()
 
 

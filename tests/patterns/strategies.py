@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fovea.patterns import (
     Blocks,
     Causal,
+    Chosen,
     Every,
     Full,
     GridPattern,
@@ -103,11 +104,28 @@ def blocks() -> st.SearchStrategy[Blocks]:
 
 
 @st.composite
+def chosen(draw, queries: int, keys: int | None = None) -> Chosen:
+    """A table of blocks for so many queries and keys."""
+    causal = keys is None or draw(st.booleans())
+    keys = queries if keys is None else keys
+    causal = causal and draw(st.booleans()) and queries <= keys
+    size = draw(st.integers(1, 9))
+    first = (keys - queries) // size if causal else 0
+    rows = -(-(keys if causal else queries) // size) - first
+    blocks = -(-keys // size)
+    lists = [
+        draw(st.lists(st.integers(0, min(blocks - 1, first + row) if causal else blocks - 1), max_size=4))
+        for row in range(rows)
+    ]
+    return Chosen(size, tuple(map(tuple, lists)), causal)
+
+
+@st.composite
 def patterns(draw, *, padded: bool = True) -> tuple[Pattern, tuple[int, ...]]:
     """Any pattern and a grid of queries and keys."""
     grid = draw(grids())
     whole = st.builds(Product, st.tuples(*(axes(n, padded=False) for n in grid)))
-    parts = st.one_of(whole, blocks()) if len(grid) == 1 else whole
+    parts = st.one_of(whole, blocks(), chosen(grid[0])) if len(grid) == 1 else whole
     several = st.lists(parts, min_size=1, max_size=3).map(tuple)
     unions = st.builds(Union, several)
     heads = st.lists(st.one_of(parts, unions), min_size=1, max_size=3).map(tuple)

@@ -39,5 +39,5 @@ def test_the_papers_trainings_are_the_papers(name: str, steps: int, lr: float, b
     assert (optimisation.steps, optimisation.rate(1), optimisation.batch) == (steps, lr, batch)
     assert optimisation.gradient_clip is None
     assert optimisation.ema == 0.999
-    after_another = name.endswith(("finetune", "gan")) or name == "paper-hat-s-x4"
+    after_another = name.endswith(("finetune", "gan", "large-patches")) or name == "paper-hat-s-x4"
     assert SYSTEM.presets[name].beginning == ("checkpoint" if after_another else "random")

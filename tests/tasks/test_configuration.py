@@ -71,7 +71,7 @@ def test_override_converts_to_the_declared_type(assignment: str, key: str, value
         ("network=3", "network=3 does not fit"),
         ("name.first=3", "has no parts"),
         ("name", "write key=value"),
-        ("network.clip=high", "a number or none"),
+        ("network.clip=high", "a finite number or none"),
     ],
 )
 def test_mistakes_are_answered_with_what_there_is(assignment: str, words: str) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fovea.cli import words
-from fovea.cli.output import number, show, show_json
+from fovea.cli.output import show, show_json, show_measured
 
 if TYPE_CHECKING:
-    from fovea.systems.system import Claim, System
+    from fovea.systems.system import System
 
 
 def register(app: typer.Typer) -> None:
@@ -166,15 +166,10 @@ def _show_claims(system: System, measured: dict[str, Any]) -> None:
     for claim in system.claims:
         show(f"  {claim.name}: {claim.sentence}")
         show(f"    paper: {claim.paper_number or 'no number given'}")
-        print(f"    ours:  {_ours(claim, measured)}")
-
-
-def _ours(claim: Claim, measured: dict[str, Any]) -> str:
-    entry = measured.get(claim.name)
-    if entry is None:
-        return "not measured yet"
-    values = ", ".join(f"{key} {number(value)}" for key, value in entry["measured"].items())
-    return f"{values} ({entry['date']})"
+        entry = measured.get(claim.name)
+        print(f"    ours:  {'not measured yet' if entry is None else entry['date']}")
+        if entry is not None:
+            show_measured(entry["measured"])
 
 
 def _as_json(system: System, measured: dict[str, Any]) -> dict[str, Any]:

@@ -105,8 +105,22 @@ def show_numbers(values: Mapping[str, Any], title: str | None = None) -> None:
     )
 
 
+def show_measured(values: Mapping[str, Any]) -> None:
+    """What a claim measured: single values in a line, ways that were compared as rows of a table."""
+    facts = [f"{name} {number(value)}" for name, value in values.items() if not isinstance(value, Mapping)]
+    ways = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    if facts:
+        print(f"    {', '.join(facts)}")
+    if ways:
+        columns = list(dict.fromkeys(key for way in ways.values() for key in way))
+        rows = [[f"    {name}", *(number(way.get(key, "")) for key in columns)] for name, way in ways.items()]
+        show_table(["", *columns], rows, right=columns)
+
+
 def number(value: Any) -> str:
-    """A number as people read it."""
+    """A number as people read it; for several seeds the mean and, after the sign, the standard deviation."""
+    if isinstance(value, Mapping) and {"mean", "deviation"} <= set(value):
+        return f"{number(value['mean'])} \N{PLUS-MINUS SIGN} {value['deviation']:.2g}"
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:,.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fovea.cli import words
-from fovea.cli.output import SETTINGS, number, say, show, show_json, show_numbers
+from fovea.cli.output import SETTINGS, say, show, show_json, show_measured, show_numbers
 from fovea.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(
     task = _task(system)
     config = _configured(system, preset, settings)
     directory = _directory(system, out, resume)
-    say(f"{system.card.slug}: preset {preset}, into {directory.path}")
+    directory.announcement = f"{system.card.slug}: preset {preset}, into {directory.path}"
     with _resumable("run", system, settings, preset, directory):
         measured = task.run(config, directory, resume=resume, quiet=SETTINGS.quiet)
     _finished(measured, directory.path, json)
@@ -91,7 +91,7 @@ def train(
     if checkpoint is not None:
         words.existing(checkpoint, "--checkpoint")
     directory = _directory(system, out, resume)
-    say(f"{system.card.slug}: preset {preset}, into {directory.path}")
+    directory.announcement = f"{system.card.slug}: preset {preset}, into {directory.path}"
     again = [
         *(["--data", str(data)] if data is not None else []),
         *(["--checkpoint", str(checkpoint)] if checkpoint is not None else []),
@@ -169,6 +169,8 @@ def predict(
         words.existing(checkpoint, "--checkpoint")
     config = _configured(system, preset, None)
     options = _options(settings)
+    if taken := sorted({"config", "checkpoint", "inputs", "output", "quiet"} & set(options)):
+        raise UsageError(f"{system.card.slug} has no option {taken[0]!r}")
     try:
         written = task.predict(config, checkpoint, files, output, quiet=SETTINGS.quiet, **options)
     except TypeError as error:
@@ -218,8 +220,7 @@ def claims(
         if not json:
             show(f" {claim.name}: {claim.sentence}", heading=system.card.slug)
             show(f"  paper: {claim.paper_number or 'no number given'}")
-            for key, value in entry["measured"].items():
-                print(f"  {key}: {number(value)}")
+            show_measured(entry["measured"])
     if json:
         show_json(entries)
     say(f"written to {where}")

@@ -95,9 +95,10 @@ def matmul_flops(problem: Problem, pairs: float) -> float:
 
 
 def tensor_bytes(problem: Problem) -> float:
-    """Bytes of the operator's arguments and results, each once."""
+    """Bytes of the operator's arguments and results, each once; of keys that no query sees, their gradients alone."""
     p = problem
     size = p.dtype.itemsize
     query = p.batch * p.queries * p.heads * (p.head_dim + p.value_dim) * size + p.batch * p.queries * p.heads * 4
-    key = p.batch * (p.keys + p.extra) * p.kv_heads * (p.head_dim + p.value_dim) * size
+    keys = p.keys if p.grad else p.seen_keys
+    key = p.batch * (keys + p.extra) * p.kv_heads * (p.head_dim + p.value_dim) * size
     return 2.0 * (query + key) if p.grad else float(query + key)

@@ -57,17 +57,22 @@ class Prices:
 
 def forget() -> int:
     """Delete what was remembered, here and in the cache folder; returns the number of files deleted."""
-    prices.cache_clear()
+    _prices.cache_clear()
     files = list(folder().glob("prices-*.json"))
     for file in files:
         file.unlink(missing_ok=True)
     return len(files)
 
 
-@lru_cache(maxsize=256)
 def prices(backend: Backend, device: torch.device, dtype: torch.dtype, grad: bool) -> Prices | None:
-    """The backend's prices here, measured if they are not remembered; none where it takes no such problem."""
-    path = folder() / _file_name(backend, device, dtype, grad)
+    """The backend's prices here and with as many threads, measured if they are not remembered; none where it takes no
+    such problem."""
+    return _prices(backend, device, dtype, grad, torch.get_num_threads() if device.type == "cpu" else 0)
+
+
+@lru_cache(maxsize=256)
+def _prices(backend: Backend, device: torch.device, dtype: torch.dtype, grad: bool, threads: int) -> Prices | None:
+    path = folder() / _file_name(backend, device, dtype, grad, threads)
     machine = _machine(device)
     if (known := _remembered(path, machine)) is not None:
         return known
@@ -79,9 +84,8 @@ def prices(backend: Backend, device: torch.device, dtype: torch.dtype, grad: boo
     return fitted
 
 
-def _file_name(backend: Backend, device: torch.device, dtype: torch.dtype, grad: bool) -> str:
+def _file_name(backend: Backend, device: torch.device, dtype: torch.dtype, grad: bool, threads: int) -> str:
     kind = "backward" if grad else "forward"
-    threads = torch.get_num_threads() if device.type == "cpu" else 0
     return f"prices-{backend.name}-{device.type}-{str(dtype).removeprefix('torch.')}-{kind}-{threads}.json"
 
 

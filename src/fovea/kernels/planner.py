@@ -14,6 +14,7 @@ from fovea.kernels.problem import DTYPES, Problem, bias_shape, padding
 from fovea.kernels.registry import backend as named
 from fovea.kernels.registry import backends
 from fovea.patterns import Pattern, PerHead, parse
+from fovea.patterns.cost import count_pairs
 from fovea.patterns.pattern import Grid, as_grids
 
 SCRATCH = 512 << 20
@@ -64,7 +65,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         problem = self.problem
-        exact = problem.batch * problem.heads * problem.pairs
+        pairs = count_pairs(problem.pattern, problem.query_grid, problem.key_grid) + problem.queries * problem.extra
+        exact = problem.batch * problem.heads * pairs
         rows = []
         for candidate in self.candidates:
             work = candidate.work
@@ -135,9 +137,13 @@ def _seconds(value: float | None) -> str:
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
-@lru_cache(maxsize=4096)
 def choose(problem: Problem, backend: str) -> Backend:
     """The backend that computes the problem; ``ValueError`` when the one that was named cannot."""
+    return _choose(problem, backend, torch.get_num_threads())
+
+
+@lru_cache(maxsize=4096)
+def _choose(problem: Problem, backend: str, threads: int) -> Backend:
     if backend != "auto":
         chosen = named(backend)
         reason = chosen.missing() or chosen.refuses(problem)
@@ -250,14 +256,14 @@ def plan(
     grids = (tuple(size) if isinstance(size, list) else size for size in (grid, key_grid))
     return _plan(
         pattern, *grids, batch, heads, heads if kv_heads is None else kv_heads, head_dim,
-        head_dim if value_dim is None else value_dim, extra, bias, dtype, device, grad,
+        head_dim if value_dim is None else value_dim, extra, bias, dtype, device, grad, torch.get_num_threads(),
     )  # fmt: skip
 
 
 def forget_plans() -> None:
     """Plan what was planned before anew."""
     _plan.cache_clear()
-    choose.cache_clear()
+    _choose.cache_clear()
 
 
 def forget() -> int:
@@ -281,6 +287,7 @@ def _plan(
     dtype: torch.dtype,
     device: torch.device | str,
     grad: bool,
+    threads: int,
 ) -> Plan:
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
     grids = as_grids(grid, key_grid)

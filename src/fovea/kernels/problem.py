@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fovea.patterns import Blocks, GridPattern, Pattern, PerHead, Spans, Union
+from fovea.patterns import BlockPattern, GridPattern, Pattern, PerHead, Spans, Union
 from fovea.patterns.pattern import Grid
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -57,6 +58,16 @@ class Problem:
         """Number of key tokens, without padding and extra keys."""
         return prod(self.key_grid)
 
+    @cached_property
+    def seen_keys(self) -> int:
+        """Number of key tokens of the smallest box that holds every key that some query sees."""
+        if isinstance(self.pattern, GridPattern):
+            return prod(_extent(spans) for spans in self.spans)
+        if isinstance(self.pattern, BlockPattern):
+            table = self.pattern.table(self.query_grid[0], self.key_grid[0])
+            return min(self.keys, len(np.unique(table.index)) * table.size)
+        return self.keys
+
     @property
     def group(self) -> int:
         """Query heads a kv head."""
@@ -90,6 +101,14 @@ class Problem:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
+def _extent(spans: Spans) -> int:
+    """Keys of an axis between the first and the last that some query sees."""
+    seen = spans.stop > spans.start
+    if not seen.any():
+        return 0
+    return max(0, min(int(spans.stop[seen].max()), spans.keys) - max(int(spans.start[seen].min()), 0))
+
+
 def padding(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> tuple[tuple[int, int], ...]:
     """For each axis, the zero keys before and after it that take part in the softmax.
 
@@ -118,7 +137,7 @@ def bias_shape(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> tuple[int,
 
 
 def _pairs(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> int:
-    if isinstance(pattern, GridPattern | Blocks):
+    if isinstance(pattern, GridPattern | BlockPattern):
         return pattern.pairs(query_grid, key_grid)
     if isinstance(pattern, Union):
         bound = prod(query_grid) * prod(key_grid)

@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 
 from fovea.kernels.problem import Problem
-from fovea.patterns import Blocks, BlockTable, Causal, GridPattern, Pattern, Spans, Union
+from fovea.patterns import BlockPattern, Blocks, BlockTable, Causal, GridPattern, Pattern, Spans, Union
 from fovea.patterns.pattern import Grid
 from fovea.patterns.spans import BoolArray, IntArray
 from fovea.patterns.states import padded_key_grid
@@ -259,6 +259,8 @@ def _sees(pattern: Pattern, problem: Problem, query: IntArray, key: IntArray) ->
     if isinstance(pattern, Blocks):
         position = problem.key_grid[0] - problem.query_grid[0]
         return pattern.sees(query[:, :, None] + position, key[:, None, :])
+    if isinstance(pattern, BlockPattern):
+        return pattern.table(problem.queries, problem.keys).sees(query[:, :, None], key[:, None, :])
     assert isinstance(pattern, GridPattern)
     key_grid = padded_key_grid(pattern, problem.query_grid, problem.key_grid)
     at, to = np.unravel_index(query, problem.query_grid), np.unravel_index(key, key_grid)
@@ -293,9 +295,10 @@ def _flat_parts(pattern: Union) -> list[Pattern]:
 
 
 def is_plain_causal(problem: Problem) -> bool:
-    """Whether fused attention's own causal mode computes the problem."""
+    """Whether fused attention's own causal mode computes the problem; with a scale of 0 or less it gives NaN."""
     return (
         problem.pattern == Causal()
+        and problem.scale > 0
         and len(problem.query_grid) == 1
         and problem.query_grid == problem.key_grid
         and not problem.bias
@@ -321,7 +324,7 @@ def schedule(problem: Problem, cuts: tuple[Edges, ...]) -> Schedule:
 
 
 def _part_schedule(problem: Problem, part: Pattern, cuts: tuple[Edges, ...]) -> Schedule:
-    if isinstance(part, Blocks):
+    if isinstance(part, BlockPattern):
         return _block_schedule(part.table(problem.query_grid[0], problem.key_grid[0]))
     assert isinstance(part, GridPattern)
     return _grid_schedule(problem, part, cuts)

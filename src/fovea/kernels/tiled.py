@@ -18,7 +18,7 @@ from fovea.kernels import dense
 from fovea.kernels.backend import Backend, Gradients, Work, matmul_flops, tensor_bytes
 from fovea.kernels.problem import Problem
 from fovea.kernels.schedule import Call, Edges, Schedule, Summary, candidates, is_plain_causal, schedule
-from fovea.patterns import Blocks, GridPattern, PerHead
+from fovea.patterns import BlockPattern, GridPattern, PerHead
 from fovea.patterns.pattern import Grid
 
 CHUNK_BYTES = 8 << 20
@@ -335,7 +335,7 @@ def _row_chunks(problem: Problem) -> Iterator[slice]:
 
 
 def _tile(problem: Problem, cuts: tuple[Edges, ...]) -> tuple[int, ...] | None:
-    if isinstance(problem.pattern, Blocks):
+    if isinstance(problem.pattern, BlockPattern):
         return (problem.pattern.size,)
     if is_plain_causal(problem) or not isinstance(problem.pattern, GridPattern):
         return None

@@ -8,6 +8,7 @@ query's own block the cut is at the token. (PowerAttention, arXiv 2503.03588, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import or_
@@ -34,6 +35,11 @@ class Term(ABC):
         closed form, for integers or integer arrays of any library."""
 
 
+def _refuse_fractions(description: Any, values: Iterable[Any]) -> None:
+    if any(isinstance(value, bool) or not isinstance(value, int | np.integer) for value in values):
+        raise ValueError(f"{description}: blocks and tokens are counted in whole numbers")
+
+
 @dataclass(frozen=True)
 class Local(Term):
     """The last ``window`` blocks, its own included; only every ``dilation``-th of them."""
@@ -43,6 +49,7 @@ class Local(Term):
     name: ClassVar[str] = "local"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.window, self.dilation))
         if self.window < 1 or self.dilation < 1:
             raise ValueError(f"{self}: window and dilation must be at least 1")
 
@@ -61,6 +68,7 @@ class Sink(Term):
     name: ClassVar[str] = "sink"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.count,))
         if self.count < 1:
             raise ValueError(f"{self}: count must be at least 1")
 
@@ -94,6 +102,7 @@ class Offsets(Term):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "back", tuple(self.back))
+        _refuse_fractions(self, self.back)
         if not self.back or min(self.back) < 0:
             raise ValueError(f"{self}: back must list distances of at least 0 blocks")
 
@@ -112,6 +121,7 @@ class Every(Term):
     name: ClassVar[str] = "every"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.stride,))
         if self.stride < 1:
             raise ValueError(f"{self}: stride must be at least 1")
 
@@ -132,6 +142,7 @@ class Segment(Term):
     name: ClassVar[str] = "segment"
 
     def __post_init__(self) -> None:
+        _refuse_fractions(self, (self.length, self.rate))
         for value in (self.length, self.rate):
             if value < 1 or value & (value - 1):
                 raise ValueError(f"{self}: length and rate must be powers of two")
@@ -190,13 +201,21 @@ class BlockTable:
         counts = np.bincount(self.index, minlength=-(-self.keys // self.size))
         return np.append(0, np.cumsum(counts)), rows[np.argsort(self.index, kind="stable")]
 
-    def mask(self) -> BoolArray:
-        """``[queries, keys]``; small cases only."""
+    def blocks(self) -> BoolArray:
+        """``[rows, key blocks]``: which blocks see which."""
         seen = np.zeros((self.rows, -(-self.keys // self.size)), dtype=np.bool_)
         seen[np.repeat(np.arange(self.rows), np.diff(self.indptr)), self.index] = True
-        query, key = self.position + np.arange(self.queries), np.arange(self.keys)
-        mask = seen[query // self.size - self.first_row][:, key // self.size]
-        return mask & (key <= query[:, None]) if self.causal else mask
+        return seen
+
+    def sees(self, query: IntArray, key: IntArray) -> BoolArray:
+        """Whether the query at index ``query`` sees the key at ``key``, for arrays that broadcast."""
+        at = self.position + query
+        seen = self.blocks()[at // self.size - self.first_row, key // self.size]
+        return seen & (key <= at) if self.causal else seen
+
+    def mask(self) -> BoolArray:
+        """``[queries, keys]``; small cases only."""
+        return self.sees(np.arange(self.queries)[:, None], np.arange(self.keys))
 
     def pairs(self) -> int:
         """Exact number of (query, key) pairs."""
@@ -213,8 +232,40 @@ class BlockTable:
         return total
 
 
+class BlockPattern(Pattern):
+    """A pattern on sequences that is a table of key blocks for each query block. Subclasses have a ``size``: tokens a
+    block."""
+
+    size: int
+
+    @property
+    def ndim(self) -> int:
+        return 1
+
+    @abstractmethod
+    def table(self, queries: int, keys: int | None = None) -> BlockTable:
+        """The table for so many queries and (by default equally many) keys."""
+
+    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).mask()
+
+    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
+        """Exact number of (query, key) pairs."""
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).pairs()
+
+    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[IntArray, IntArray]:
+        """For each key block the rows of the table that see it; see :meth:`BlockTable.inverse`."""
+        query_grid, key_grid = as_grids(query_grid, key_grid)
+        self.check(query_grid, key_grid)
+        return self.table(query_grid[0], key_grid[0]).inverse()
+
+
 @dataclass(frozen=True)
-class Blocks(Pattern):
+class Blocks(BlockPattern):
     """A causal block pattern on sequences: the union of ``terms`` on blocks of ``size`` tokens.
 
     With fewer queries than keys the queries are the last tokens (decoding): a row of the table depends on the absolute
@@ -234,6 +285,7 @@ class Blocks(Pattern):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", (self.terms,) if isinstance(self.terms, Term) else tuple(self.terms))
+        _refuse_fractions(f"Blocks(size={self.size!r})", (self.size,))
         if self.size < 1:
             raise ValueError(f"Blocks(size={self.size}): size must be at least 1 token")
         if not self.terms or any(not isinstance(term, Term) for term in self.terms):
@@ -264,33 +316,12 @@ class Blocks(Pattern):
         """LongNet (arXiv 2307.02486): dilated segments ``(length, rate)`` in blocks."""
         return cls(size, tuple(Segment(length, rate) for length, rate in segments))
 
-    @property
-    def ndim(self) -> int:
-        return 1
-
     def table(self, queries: int, keys: int | None = None) -> BlockTable:
         """The table for the last ``queries`` of ``keys`` tokens. Cached."""
         keys = queries if keys is None else keys
         if queries > keys:
             raise ValueError(f"{self}: {queries} queries cannot stand at the end of {keys} keys")
         return _table(self, queries, keys)
-
-    def mask(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> BoolArray:
-        query_grid, key_grid = as_grids(query_grid, key_grid)
-        self.check(query_grid, key_grid)
-        return self.table(query_grid[0], key_grid[0]).mask()
-
-    def pairs(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> int:
-        """Exact number of (query, key) pairs."""
-        query_grid, key_grid = as_grids(query_grid, key_grid)
-        self.check(query_grid, key_grid)
-        return self.table(query_grid[0], key_grid[0]).pairs()
-
-    def inverse(self, query_grid: int | Grid, key_grid: int | Grid | None = None) -> tuple[IntArray, IntArray]:
-        """For each key block the rows of the table that see it; see :meth:`BlockTable.inverse`."""
-        query_grid, key_grid = as_grids(query_grid, key_grid)
-        self.check(query_grid, key_grid)
-        return self.table(query_grid[0], key_grid[0]).inverse()
 
     def sees(self, query: Any, key: Any) -> Any:
         """Whether the query at absolute position ``query`` sees the key at ``key``: closed form, for integers or

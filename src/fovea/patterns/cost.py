@@ -9,7 +9,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from fovea.patterns.blocks import Blocks
+from fovea.patterns.blocks import BlockPattern
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.pattern import Grid, GridPattern, Pattern, as_grids
 from fovea.patterns.spans import IntArray, Spans
@@ -94,7 +94,7 @@ def count_pairs(pattern: Pattern, query_grid: int | Grid, key_grid: int | Grid |
             spans = [part.spans(query_grid, key_grid) for part in parts if isinstance(part, GridPattern)]
             return _union_of_products(spans)
         return _union_of_lists(parts, query_grid[0], key_grid[0])
-    if isinstance(pattern, GridPattern | Blocks):
+    if isinstance(pattern, GridPattern | BlockPattern):
         return pattern.pairs(query_grid, key_grid)
     raise TypeError(f"{type(pattern).__name__} has no count of pairs")
 
@@ -157,14 +157,15 @@ def _swept(runs: list[tuple[IntArray, IntArray, IntArray]], keys: int) -> int:
 def _runs(part: Pattern, queries: int, keys: int, low: int, high: int) -> tuple[IntArray, IntArray, IntArray]:
     """``query, start, stop`` of the runs of neighbouring keys that the queries ``[low, high)`` see."""
     query = np.arange(low, high)
-    if isinstance(part, Blocks):
+    if isinstance(part, BlockPattern):
         table = part.table(queries, keys)
         row = (table.position + query) // table.size - table.first_row
         lengths = np.diff(table.indptr)[row]
         first = np.repeat(table.indptr[row] - np.cumsum(lengths) + lengths, lengths)
         block = table.index[first + np.arange(len(first))]
         query = np.repeat(query, lengths)
-        stop = np.minimum((block + 1) * table.size, np.minimum(keys, table.position + query + 1))
+        last = np.minimum(keys, table.position + query + 1) if table.causal else keys
+        stop = np.minimum((block + 1) * table.size, last)
         return query, block * table.size, stop
     if not isinstance(part, GridPattern):
         raise TypeError(f"{type(part).__name__} has no runs of keys")

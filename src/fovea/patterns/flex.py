@@ -10,9 +10,7 @@ from functools import reduce
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fovea.patterns.blocks import Blocks, BlockTable
+from fovea.patterns.blocks import BlockPattern, Blocks, BlockTable
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.order import Order, RowMajor
 from fovea.patterns.pattern import Grid, GridPattern, Pattern, as_grids
@@ -97,6 +95,8 @@ def _sees(pattern: Pattern, query_grid: Grid, key_grid: Grid, device: torch.devi
     if isinstance(pattern, Blocks):
         position = key_grid[0] - query_grid[0]
         return lambda at, to: pattern.sees(at[0] + position, to[0])
+    if isinstance(pattern, BlockPattern):
+        return _table_sees(pattern.table(query_grid[0], key_grid[0]), device)
     if isinstance(pattern, Union):
         parts = [_sees(part, query_grid, key_grid, device) for part in pattern.parts]
         return lambda at, to: reduce(lambda a, c: a | c, (part(at, to) for part in parts))
@@ -133,10 +133,7 @@ def _product_sees(axes: list[Spans], device: torch.device | str | None) -> Sees:
 def _table_sees(table: BlockTable, device: torch.device | str | None) -> Sees:
     import torch
 
-    seen = torch.zeros((table.rows, -(-table.keys // table.size)), dtype=torch.bool)
-    rows = np.repeat(np.arange(table.rows), np.diff(table.indptr))
-    seen[torch.from_numpy(rows), torch.tensor(table.index)] = True
-    seen = seen.to(device)
+    seen = torch.from_numpy(table.blocks()).to(device)
 
     def sees(at: tuple[Any, ...], to: tuple[Any, ...]) -> Any:
         query, key = at[0] + table.position, to[0]

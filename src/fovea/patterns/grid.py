@@ -203,6 +203,8 @@ class Neighborhood(GridPattern):
 
     def check_axis(self, axis: int) -> None:
         window, stride, dilation = (at_axis(v, axis) for v in (self.window, self.stride, self.dilation))
+        if at_axis(self.causal, axis) not in (0, 1):
+            raise self.refuse(axis, "causal must be true or false")
         if window < 1:
             raise self.refuse(axis, "window must be at least 1")
         if not 1 <= stride <= window:

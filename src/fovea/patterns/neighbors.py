@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from fovea.patterns.blocks import Blocks
+from fovea.patterns.blocks import BlockPattern
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.pattern import Grid, GridPattern, Pattern, as_grids
 from fovea.patterns.spans import BoolArray
@@ -33,9 +33,8 @@ def seen_keys(
     if isinstance(pattern, Union):
         pattern.padding(query_grid, key_grid)
         return reduce(np.logical_or, (seen_keys(part, query, query_grid, key_grid) for part in pattern.parts))
-    if isinstance(pattern, Blocks):
-        position, key = key_grid[0] - query_grid[0] + query[0], np.arange(key_grid[0])
-        return np.isin(key // pattern.size, pattern.row(position // pattern.size)) & (key <= position)
+    if isinstance(pattern, BlockPattern):
+        return pattern.table(query_grid[0], key_grid[0]).sees(np.array(query[0]), np.arange(key_grid[0]))
     if not isinstance(pattern, GridPattern):
         raise TypeError(f"{type(pattern).__name__} has no keys of a query")
     axes = []

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from fovea.patterns.blocks import Blocks, BlockTable
+from fovea.patterns.blocks import BlockPattern, BlockTable
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.pattern import Grid, GridPattern, Pattern, as_grid
 from fovea.patterns.spans import BoolArray, IntArray, Spans
@@ -68,8 +68,7 @@ def receptive_field(
         depth: number of layers; as many as patterns are given, if not given.
 
     Work is linear in the number of tokens for each layer and axis: windows are unions of ranges along one axis after
-        the
-    other.
+    the other.
 
     >>> from fovea.patterns import SlidingWindow
     >>> receptive_field(SlidingWindow(2), 16, query=15, depth=3).counts
@@ -113,7 +112,7 @@ def _step(pattern: Pattern, seen: BoolArray) -> BoolArray:
         for axis, spans in enumerate(pattern.spans(seen.shape)):
             seen = np.moveaxis(_along(spans, np.moveaxis(seen, axis, -1)), -1, axis)
         return seen
-    if isinstance(pattern, Blocks):
+    if isinstance(pattern, BlockPattern):
         return _through_blocks(pattern.table(len(seen)), seen)
     raise TypeError(f"{type(pattern).__name__} has no receptive field")
 
@@ -141,7 +140,7 @@ def _through_blocks(table: BlockTable, seen: BoolArray) -> BoolArray:
     chosen = last[row] >= 0
     row, block = row[chosen], table.index[chosen]
     until = np.full(table.rows, -1, np.int64)
-    np.maximum.at(until, block, np.where(row == block, last[row], size - 1))
+    np.maximum.at(until, block, np.where((row == block) & table.causal, last[row], size - 1))
     return (np.arange(size) <= until[:, None]).ravel()[:tokens]
 
 
@@ -194,10 +193,13 @@ def _reach_of_range(pattern: Pattern, grid: Grid, axis: int, low: int, high: int
         pattern.check(grid, grid)
         found = [_reach_of_range(part, grid, axis, low, high) for part in dict.fromkeys(pattern.parts)]
         return min(first for first, _ in found), max(last for _, last in found)
-    if isinstance(pattern, Blocks):
+    if isinstance(pattern, BlockPattern):
         table = pattern.table(grid[0])
         blocks = table.index[table.indptr[low // table.size] : table.indptr[high // table.size + 1]]
-        return (int(blocks.min()) * table.size if len(blocks) else low), high
+        if not len(blocks):
+            return low, high
+        last = high if table.causal else min((int(blocks.max()) + 1) * table.size, table.keys) - 1
+        return int(blocks.min()) * table.size, last
     if not isinstance(pattern, GridPattern):
         raise TypeError(f"{type(pattern).__name__} has no halo")
     spans = pattern.spans(grid)[axis]

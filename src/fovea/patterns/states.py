@@ -11,7 +11,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from fovea.patterns.blocks import Blocks, BlockTable
+from fovea.patterns.blocks import BlockPattern, BlockTable
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.order import Order, Permutation, Pieces, RowMajor
 from fovea.patterns.pattern import Grid, GridPattern, Pattern, as_grids
@@ -197,7 +197,7 @@ def _states(
 ) -> States:
     if isinstance(pattern, GridPattern):
         return _grid_states(tuple(s.padded() for s in pattern.spans(query_grid, key_grid)), *cut)
-    if isinstance(pattern, Blocks):
+    if isinstance(pattern, BlockPattern):
         return _table_states(pattern.table(query_grid[0], key_grid[0]), *blocks)
     if isinstance(pattern, Union):
         return reduce(np.maximum, (_states(part, query_grid, key_grid, cut, blocks) for part in pattern.parts))

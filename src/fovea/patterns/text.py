@@ -4,6 +4,7 @@
     name:key=value,...          sliding:left=255             window:size=8x8,shift=4
     name(part; part; ...)       product(causal; neighborhood:window=7)
     blocks                      blocks:size=256,terms=local(5)+sink(1)+powers
+    chosen blocks               chosen:size=64,rows=0/0-1/0+2-3//4 (a row each, its blocks one by one or as ranges)
 
 Values of each axis are joined by ``x`` (``7x`` is that of a single axis); flags are 0 or 1; parameters that have
 their default value are left out. A part of ``perhead`` may be repeated: ``perhead(causal*4; sliding:left=63*4)``.
@@ -18,12 +19,14 @@ from itertools import groupby
 from typing import Any
 
 from fovea.patterns.blocks import TERMS, Blocks, Term
+from fovea.patterns.chosen import Chosen
 from fovea.patterns.compose import PerHead, Union
 from fovea.patterns.grid import Causal, Full, Halo, Neighborhood, Product, SlidingWindow, Window
 from fovea.patterns.pattern import Pattern
 
 PATTERNS: dict[str, type[Any]] = {
-    cls.name: cls for cls in (Full, Causal, SlidingWindow, Window, Halo, Neighborhood, Product, Blocks, Union, PerHead)
+    cls.name: cls
+    for cls in (Full, Causal, SlidingWindow, Window, Halo, Neighborhood, Product, Blocks, Chosen, Union, PerHead)
 }
 
 
@@ -31,6 +34,8 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         if value and isinstance(value[0], Term):
             return "+".join(_term(term) for term in value)
+        if value and isinstance(value[0], tuple):
+            return "/".join(map(_row, value))
         return "x".join(_value(item) for item in value) + ("x" if len(value) == 1 else "")
     return str(int(value)) if isinstance(value, bool) else str(value)
 
@@ -38,6 +43,26 @@ def _value(value: Any) -> str:
 def _term(term: Term) -> str:
     values = [_value(getattr(term, f.name)) for f in fields(term)]  # type: ignore[arg-type]
     return f"{term.name}({','.join(values)})" if values else term.name
+
+
+def _row(blocks: tuple[int, ...]) -> str:
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and block == runs[-1][1] + 1:
+            runs[-1][1] = block
+        else:
+            runs.append([block, block])
+    return "+".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def _parse_row(text: str, whole: str) -> tuple[int, ...]:
+    blocks: list[int] = []
+    for run in filter(None, text.strip().split("+")):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", run)
+        if found is None:
+            raise ValueError(f"{whole!r}: {run!r} must be the number of a block or a range of them such as 2-5")
+        blocks.extend(range(int(found[1]), int(found[2] or found[1]) + 1))
+    return tuple(blocks)
 
 
 def to_text(pattern: Pattern) -> str:
@@ -130,8 +155,12 @@ def parse(text: str) -> Pattern:
         if key not in known:
             nearest = _nearest(key, list(known))
             raise ValueError(f"{text!r}: {name} has no {key!r}; {nearest} may be: {', '.join(known)}")
+        if key in values:
+            raise ValueError(f"{text!r}: {key} is given twice")
         if key == "terms":
             values[key] = tuple(_parse_term(term, text) for term in _split(value, "+"))
+        elif key == "rows":
+            values[key] = tuple(_parse_row(row, text) for row in value.split("/"))
         elif key == "border":
             values[key] = value
         elif key == "causal":

@@ -103,7 +103,9 @@ def _paper() -> dict[str, RestorationConfig]:
         restoring = RestorationConfig(stage=stage, network=replace(HAT, upscale=1), optimisation=PRETRAIN)
         large = replace(SCRATCH, batch=8)
         presets[f"paper-{stage}"] = restoring
-        presets[f"paper-{stage}-large-patches"] = replace(restoring, data=Data(patch=128), optimisation=large)
+        presets[f"paper-{stage}-large-patches"] = replace(
+            restoring, data=Data(patch=128), optimisation=large, beginning="checkpoint"
+        )
     return presets
 
 

@@ -43,7 +43,7 @@ def measure(slug: str, claim: Claim, where: Path, *, quiet: bool = False) -> dic
     module, _, function = claim.measure.partition(":")
     call = getattr(import_module(module), function)
     where.mkdir(parents=True, exist_ok=True)
-    begun = time.perf_counter()
+    begun, what = time.perf_counter(), versions()
     measured = call(quiet=quiet)
     entry = {
         "sentence": claim.sentence,
@@ -51,7 +51,7 @@ def measure(slug: str, claim: Claim, where: Path, *, quiet: bool = False) -> dic
         "measured": measured,
         "seconds": round(time.perf_counter() - begun, 3),
         "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
+        "versions": what,
     }
     claims = {**read(where, slug), claim.name: entry}
     with replacing(where / f"{slug}.json") as temporary:

@@ -7,6 +7,7 @@ converted to the type that the dataclass declares, and an unknown name is answer
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -156,11 +157,11 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return value
     elif hint is int and not isinstance(value, bool):
         number = _number(value)
-        if number is not None and number == int(number):
+        if number is not None and math.isfinite(number) and number == int(number):
             return int(number)
     elif hint is float and not isinstance(value, bool):
         number = _number(value)
-        if number is not None:
+        if number is not None and math.isfinite(number):
             return number
     elif hint is str and value is not None and not isinstance(value, Mapping | list):
         return str(value)
@@ -186,5 +187,5 @@ def _words(hint: Any) -> str:
         if (len(arguments) == 2 and arguments[1] is Ellipsis) or origin is list:
             return f"a comma-separated list, each {_words(arguments[0])}"
         return f"{len(arguments)} comma-separated values"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "none"}
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a word", type(None): "none"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

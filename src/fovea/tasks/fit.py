@@ -74,6 +74,12 @@ class NotFiniteError(UserError):
     """The loss or a weight became NaN or infinite."""
 
 
+def rehearse(learner: Learner, hardware: Hardware) -> None:
+    """Try what could be refused, the hardware and an example, before anything is written for a training."""
+    _made(hardware)
+    learner.example(1, 0)
+
+
 def fit(
     learner: Learner,
     optimisation: Optimisation,
@@ -257,12 +263,18 @@ def _loader(
 
 
 def _fabric(hardware: Hardware) -> Any:
+    fabric = _made(hardware)
+    fabric.launch()
+    return fabric
+
+
+def _made(hardware: Hardware) -> Any:
     try:
         from lightning.fabric import Fabric
     except ImportError as error:
         raise MissingExtra("training", "lightning", "train") from error
     try:
-        fabric = Fabric(
+        return Fabric(
             accelerator=hardware.accelerator,
             devices=hardware.devices,
             strategy=hardware.strategy,
@@ -270,8 +282,6 @@ def _fabric(hardware: Hardware) -> Any:
         )
     except (ValueError, RuntimeError, TypeError) as error:
         raise UsageError(f"hardware: {_first_line(error)}") from error
-    fabric.launch()
-    return fabric
 
 
 def _optimiser(network: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:

@@ -47,6 +47,16 @@ class Optimisation:
             raise UsageError(f"optimisation.lr={self.lr}; it must be a number >= 0")
         if not 0 <= self.ema < 1:
             raise UsageError(f"optimisation.ema={self.ema}; it must be in [0, 1)")
+        for name in ("warmup", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"optimisation.{name}={getattr(self, name)}; it must be at least 0")
+        for name in ("decay", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"optimisation.{name}={getattr(self, name)}; it must be 0 to 1")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise UsageError(f"optimisation.gradient_clip={self.gradient_clip}; it must be above 0, or none")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"optimisation.betas={self.betas}; each must be in [0, 1)")
 
     def rate(self, step: int) -> float:
         """The learning rate of step ``step``, the first being 1."""

@@ -31,7 +31,8 @@ PACKAGES = ("torch", "lightning", "numpy", "safetensors", "pillow", "scikit-imag
 
 
 class RunDirectory:
-    """One run's folder. Making the object touches nothing; ``start`` makes the folder or takes up an earlier run.
+    """One run's folder. Making the object touches nothing; ``start`` makes the folder or takes up an earlier run, and
+    says the ``announcement`` if there is one.
 
     >>> RunDirectory("runs/first").report
     PosixPath('runs/first/report.html')
@@ -40,6 +41,7 @@ class RunDirectory:
     def __init__(self, path: Path | str, *, quiet: bool = False) -> None:
         self.path = Path(path)
         self.quiet = quiet
+        self.announcement: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -61,6 +63,19 @@ class RunDirectory:
         """
         if not _is_first_process():
             return
+        self.check(config, resume=resume, changeable=changeable)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write("config.yaml", lambda path: configuration.save(config, path))
+            self.write("seed", lambda path: path.write_text(f"{seed}\n"))
+            self.write("versions.json", lambda path: path.write_text(json.dumps(versions(), indent=2) + "\n"))
+        except PermissionError as error:
+            raise UserError(f"no permission to write in {self.path}") from error
+        if self.announcement is not None:
+            self.say(self.announcement)
+
+    def check(self, config: Any, *, resume: bool = False, changeable: Sequence[str] = ()) -> None:
+        """Raise what ``start`` would raise for the folder as it is, and touch nothing."""
         occupied = self.path.is_dir() and any(self.path.iterdir())
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file; a run needs a folder")
@@ -69,13 +84,9 @@ class RunDirectory:
         elif occupied:
             hint = "it holds no earlier run to resume" if resume else "choose another folder, or go on with --resume"
             raise UsageError(f"{self.path} is not empty; {hint}")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write("config.yaml", lambda path: configuration.save(config, path))
-            self.write("seed", lambda path: path.write_text(f"{seed}\n"))
-            self.write("versions.json", lambda path: path.write_text(json.dumps(versions(), indent=2) + "\n"))
-        except PermissionError as error:
-            raise UserError(f"no permission to write in {self.path}") from error
+        above = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not os.access(above, os.W_OK):
+            raise UserError(f"no permission to write in {above}")
 
     def config(self, kind: type[Config]) -> Config:
         """The configuration that the run was started with."""

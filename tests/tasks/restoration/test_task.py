@@ -215,7 +215,8 @@ def test_large_images_are_evaluated_in_tiles(images: Path, checkpoint: Path, mon
 
 
 def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -> None:
-    photo = images / "0.png"
+    photo, one_pixel = images / "0.png", tmp_path / "one"
+    write(one_pixel / "dot.png", torch.rand(3, 1, 1))
     calls = {
         "no weights come with": lambda: TASK.predict(TINY, None, [photo], tmp_path / "o.png", quiet=True),
         "there is no checkpoint": lambda: TASK.predict(
@@ -225,6 +226,14 @@ def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -
         "is a file, not a folder": lambda: TASK.predict(
             TINY, checkpoint, [photo], photo / "below" / "o.png", quiet=True
         ),
+        "mode=best": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, mode="best"),
+        "overlap=-3": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, overlap=-3),
+        "tile=1.5": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, tile=1.5),
+        "unknown option 'network'; there": lambda: TASK.predict(
+            TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, network=3
+        ),
+        "too small for x2": lambda: TASK.evaluate(TINY, checkpoint, one_pixel, run=run_in(tmp_path / "e"), quiet=True),
+        "is not empty": lambda: TASK.evaluate(TINY, checkpoint, images, run=run_in(images), quiet=True),
         "compare=3": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, compare=3),
         "a file must end in": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.gif", quiet=True),
         "tile=0": lambda: TASK.predict(TINY, checkpoint, [photo], tmp_path / "o.png", quiet=True, tile=0),
@@ -240,6 +249,7 @@ def test_mistakes_are_one_line(tmp_path: Path, images: Path, checkpoint: Path) -
         with pytest.raises(UserError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)
+    assert not (tmp_path / "e").exists()
     with pytest.raises(UsageError, match="multiple of network.window_size=4"):
         replace(TINY, data=replace(TINY.data, patch=10))
     with pytest.raises(UsageError, match=r"network.upscale=1; stage sr needs 2 or 3 or 4"):
@@ -310,6 +320,8 @@ def test_what_is_refused_leaves_no_folder(tmp_path: Path, images: Path, checkpoi
         ("embed_dim 8 -> 16", wider, checkpoint, images),
         ("there is no checkpoint", TINY, tmp_path / "none", images),
         ("empty", on(images), None, empty),
+        ("hardware", on(images, hardware=Hardware(accelerator="abacus")), None, images),
+        ("smaller than data.patch=36", on(images, data=replace(TINY.data, patch=36)), None, images),
     ]:
         with pytest.raises((UserError, checkpoints.CheckpointMismatch), match=words):
             TASK.train(config, run_in(tmp_path / "run"), data, checkpoint=weights, quiet=True)
@@ -328,7 +340,8 @@ def test_the_trainings_after_another_stage_ask_for_its_weights() -> None:
     presets = SYSTEM.presets
     asking = {name for name, preset in presets.items() if preset.beginning == "checkpoint"}
     fine = {f"paper-{name}-x{scale}-finetune" for name in ("hat", "hat-l") for scale in (2, 3, 4)}
-    assert asking == fine | {"paper-hat-s-x4", "paper-hat-x4", "paper-real-gan"}
+    later = {"paper-hat-s-x4", "paper-hat-x4", "paper-real-gan"}
+    assert asking == fine | later | {"paper-denoise-large-patches", "paper-jpeg-large-patches"}
 
 
 def test_pairs_are_what_the_stage_makes_of_the_clean_image(images: Path) -> None:

@@ -16,6 +16,10 @@
 #include "plan.hpp"
 #include "threads.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace baseline {
 extern const fovea::Variant variant;
 }
@@ -56,9 +60,23 @@ struct Free {
     void operator()(void *p) const { free(p); }
 };
 using Memory = std::unique_ptr<char, Free>;
+
+// Fresh memory that is about to be written whole: the first touch of each small page would cost more than its arithmetic.
+void use_large_pages(void *data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t page = uintptr_t(2) << 20, at = reinterpret_cast<uintptr_t>(data);
+    const uintptr_t first = (at + page - 1) / page * page, last = (at + static_cast<uintptr_t>(bytes)) / page * page;
+    if (data && bytes > 0 && first < last) madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+void use_large_pages(const fovea_tensor &t, int dtype) { use_large_pages(t.data, t.size * (dtype == FOVEA_FLOAT32 ? 4 : 2)); }
+
 Memory allocate(int64_t bytes) {
     char *p = static_cast<char *>(aligned_alloc(64, static_cast<size_t>((bytes + 127) / 64 * 64)));
     if (!p) throw std::bad_alloc();
+    use_large_pages(p, bytes);
     return Memory(p);
 }
 
@@ -442,11 +460,94 @@ void collect_worker(void *context, int) {
     }
 }
 
+constexpr int64_t RANGE = 256, MOST_RANGES = 64;  // keys of a range, at least; ranges of the same keys, at most
+
+// Few queries on a line: ranges of their keys. Empty where the problem is another.
+std::vector<Range> ranges_of(const Plan &p) {
+    std::vector<Range> found;
+    const int64_t plane = p.query_size[0] * p.query_size[1] * p.key_size[0] * p.key_size[1];
+    if (plane != 1 || p.queries * p.group > MOST_QUERIES || (p.blocks && p.blocks->table_of)) return found;
+    for (int i = 0; i < 2; ++i)
+        if (p.cls[0].axis[i].low != 0 || p.cls[0].axis[i].high != 1) return found;  // zero keys around it
+    for (int c = 0; c < p.classes; ++c) {
+        const ClassAxis &x = p.cls[c].axis[2];
+        for (int query = 0; query < x.queries;) {
+            Range r{c, 0, 0, query, x.queries - query, x.low, x.high, 0, 0, 0, 0};
+            int64_t keys = x.high - x.low;
+            if (const fovea_blocks *t = p.blocks) {
+                const int64_t row = (t->position + query) / t->size, *span = t->indptr + row - t->position / t->size;
+                r.queries = static_cast<int>(std::min<int64_t>(r.queries, (row + 1) * t->size - t->position - query));
+                keys = 0;
+                for (int64_t i = span[0]; i < span[1]; ++i) keys += std::min(t->size, t->keys - t->index[i] * t->size);
+            }
+            keys += p.extra;
+            r.parts = static_cast<int>(std::max<int64_t>(1, std::min(MOST_RANGES, keys / RANGE)));
+            for (int b = 0; b < p.batch; ++b)
+                for (int h = 0; h < p.kv_heads; ++h) {
+                    r.batch = b;
+                    r.kv_head = h;
+                    r.first = static_cast<int>(found.size());
+                    for (int i = 0; i < r.parts; ++i) {
+                        r.from = keys * i / r.parts;
+                        r.to = keys * (i + 1) / r.parts;
+                        found.push_back(r);
+                    }
+                }
+            query += r.queries;
+        }
+    }
+    return found;
+}
+
+struct Decoding {
+    const Prepared *made;
+    const std::vector<Range> *ranges;
+    std::vector<std::atomic<int>> left;  // ranges of the same queries that are not done, at the first of them
+    float *partials;
+    int64_t scratch, size;
+    std::atomic<int> next{0};
+    std::atomic<bool> failed{false};
+};
+
+// Whoever finishes the last range of some queries joins them, in the order of the ranges.
+void decode_worker(void *context, int) {
+    Decoding &run = *static_cast<Decoding *>(context);
+    const Plan &p = run.made->plan;
+    try {
+        Memory scratch = allocate(run.scratch);
+        for (int i; (i = run.next.fetch_add(1)) < static_cast<int>(run.ranges->size());) {
+            const Range &r = (*run.ranges)[i];
+            run.made->variant->decode(&p, &r, scratch.get(), run.partials + i * run.size);
+            if (run.left[r.first].fetch_sub(1) == 1)
+                run.made->variant->join(&p, &(*run.ranges)[r.first], r.parts, run.partials + r.first * run.size, scratch.get());
+        }
+    } catch (const std::bad_alloc &) {
+        run.failed = true;
+    }
+}
+
+void decode(const Prepared &made, const std::vector<Range> &ranges) {
+    const Plan &p = made.plan;
+    const int64_t count = static_cast<int64_t>(ranges.size()), size = made.variant->partial(&p);
+    Memory partials = allocate(count * size * 4);
+    Decoding run{&made, &ranges, std::vector<std::atomic<int>>(ranges.size()), reinterpret_cast<float *>(partials.get()),
+                 made.variant->decode_scratch(&p), size};
+    int64_t work = 0;
+    for (const Range &r : ranges) {
+        run.left[r.first] = r.parts;
+        work += (r.to - r.from) * r.queries * p.group * (p.head_dim + p.value_dim);
+    }
+    const int64_t worth = 1 + work / (1 << 17);  // waking a thread takes longer than so many operations
+    run_workers(static_cast<int>(std::min({int64_t(made.threads), count, worth})), decode_worker, &run);
+    if (run.failed) throw std::bad_alloc();
+}
+
 void forward(const fovea_problem &q, const fovea_operands &operands) {
     Prepared made;
     prepare(made, q, &operands);
     Plan &p = made.plan;
     if (!p.batch || !p.heads || !p.queries) return;
+    if (const std::vector<Range> ranges = ranges_of(p); !ranges.empty()) return decode(made, ranges);
     int axis, parts;
     cut(p, int64_t(p.batch) * p.kv_heads * p.classes, made.threads, axis, parts);
     for (int b = 0; b < p.batch; ++b)
@@ -458,6 +559,7 @@ void forward(const fovea_problem &q, const fovea_operands &operands) {
     Run run;
     run.made = &made;
     run.scratch = made.variant->scratch(&p, false);
+    use_large_pages(operands.out, q.dtype);
     run_workers(std::min(made.threads, p.items), forward_worker, &run);
     if (run.failed) throw std::bad_alloc();
 }
@@ -535,6 +637,7 @@ void backward(const fovea_problem &q, const fovea_operands &operands, const fove
         sums.assign(run.bias_size * run.workers, 0.0f);
         run.bias_sums = sums.data();
     }
+    for (const fovea_tensor *t : {&g.grad_query, &g.grad_key, &g.grad_value}) use_large_pages(*t, q.dtype);
     run_workers(run.workers, backward_worker, &run);
     if (run.shared && !run.failed) run_workers(run.workers, collect_worker, &run);
     if (run.failed) throw std::bad_alloc();

@@ -21,10 +21,12 @@ from fovea.kernels.native.library import (
     variant,
 )
 from fovea.kernels.problem import Problem
-from fovea.patterns import Blocks, BlockTable, GridPattern
+from fovea.patterns import BlockPattern, BlockTable, GridPattern
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _THREAD_SCRATCH = 1 << 20
+_FEW = 16
+"""Queries of a kv head that read keys where they lie (``MOST_QUERIES`` of the library)."""
 
 
 class Native(Backend):
@@ -41,7 +43,7 @@ class Native(Backend):
             return f"it computes on the CPU, not on {problem.device}"
         if problem.dtype not in DTYPES:
             return f"it computes in float32; {problem.dtype} is left to others"
-        if not isinstance(problem.pattern, GridPattern | Blocks):
+        if not isinstance(problem.pattern, GridPattern | BlockPattern):
             return f"a {problem.pattern.name} is neither a grid pattern nor a block pattern"
         if max(problem.head_dim, problem.value_dim) > 4096:
             return "heads may be at most 4096 wide"
@@ -50,7 +52,10 @@ class Native(Backend):
     def work(self, problem: Problem) -> Work:
         pairs, tile = _tiles(problem.but(dtype=torch.float32, device=torch.device("cpu"), grad=False))
         computed = problem.batch * problem.heads * (pairs + problem.queries * problem.extra)
-        repacked = 2.0 * problem.batch * problem.kv_heads * problem.keys * (problem.head_dim + problem.value_dim) * 4
+        keys = problem.keys if problem.grad else problem.seen_keys
+        repacked = 2.0 * problem.batch * problem.kv_heads * keys * (problem.head_dim + problem.value_dim) * 4
+        if not problem.grad and problem.queries * problem.group <= _FEW:
+            repacked = 0.0
         return Work(
             pairs=computed,
             flops=matmul_flops(problem, computed),
@@ -136,14 +141,16 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
+_STRIDES = c_int64 * 5
+_NO_ARRAY = Array(None, 0, _STRIDES())
+
+
 def _array(tensor: Tensor | None) -> Array:
     if tensor is None:
-        return Array(None, 0, (c_int64 * 5)())
+        return _NO_ARRAY
     batch, *axes, head, _ = tensor.stride()
-    axes += [0] * (3 - len(axes))
-    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    size = 1 + reach if tensor.numel() else 0
-    return Array(tensor.data_ptr(), size, (c_int64 * 5)(batch, *axes, head))
+    size = tensor.untyped_storage().nbytes() // tensor.itemsize - tensor.storage_offset()
+    return Array(tensor.data_ptr(), size, _STRIDES(batch, *axes, *(0,) * (3 - len(axes)), head))
 
 
 def _question(problem: Problem) -> Question:
@@ -175,7 +182,7 @@ def _geometry(problem: Problem) -> tuple[Question, object]:
                 *(array.ctypes.data for array in (table.start, table.stop, table.position)),
             )
         tables = spans
-    elif isinstance(p.pattern, Blocks):
+    elif isinstance(p.pattern, BlockPattern):
         lists = p.pattern.table(p.query_grid[0], p.key_grid[0])
         blocks = block_lists(lists)
         question.blocks = pointer(blocks)
@@ -203,7 +210,7 @@ def block_lists(table: BlockTable) -> BlockLists:
 @lru_cache(maxsize=512)
 def _tiles(problem: Problem) -> tuple[int, tuple[int, ...] | None]:
     """Pairs that the tiles compute for one head of one batch entry, and the tile."""
-    if isinstance(problem.pattern, Blocks):
+    if isinstance(problem.pattern, BlockPattern):
         table = problem.pattern.table(problem.query_grid[0], problem.key_grid[0])
         return max(problem.pairs - problem.queries * problem.extra, len(table.index) * table.size * table.size), None
     found = (c_int64 * 2)()

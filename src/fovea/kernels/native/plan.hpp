@@ -42,6 +42,14 @@ struct Item {
     int64_t buffer;           // where it gathers their gradients, in floats; backward only
 };
 
+// A share of the work where few queries stand on a line: their keys [from, to), counted along the runs that they see.
+struct Range {
+    int cls, batch, kv_head, query, queries;  // queries of the class, [query, query + queries)
+    int low, high;                            // keys of the class that they see, where there is no table of blocks
+    int64_t from, to;
+    int first, parts;  // the ranges of these queries, among all
+};
+
 struct Tensor {
     char *data;
     int64_t batch, axis[3], head;  // strides in elements
@@ -77,6 +85,11 @@ struct Variant {
     // The same from the definition, one query after the other; also the gradient of the bias, where it is not null.
     void (*collect_exact)(const Plan *, int batch, int kv_head, void *scratch, float *bias_sum);
     int64_t (*row)(const Plan *);  // floats of a key in a gradient buffer
+    // Few queries on a line: what one range of keys gives, and the ranges of the same queries joined.
+    int64_t (*decode_scratch)(const Plan *);
+    int64_t (*partial)(const Plan *);  // floats of a partial result
+    void (*decode)(const Plan *, const Range *, void *scratch, float *partial);
+    void (*join)(const Plan *, const Range *, int parts, const float *partials, void *scratch);
 };
 
 inline int share(int total, int part, int parts) { return (int)((int64_t)total * part / parts); }

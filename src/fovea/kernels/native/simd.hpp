@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define ALWAYS_LAMBDA __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 64")
 
 namespace FOVEA_VARIANT {
@@ -34,21 +35,29 @@ template <class V> ALWAYS_INLINE void store(float *p, V v) { memcpy(p, &v, sizeo
 template <class V> ALWAYS_INLINE V splat(float x) { return x - V{}; }
 template <class V> ALWAYS_INLINE V larger(V a, V b) { return a > b ? a : b; }
 
-template <int N> ALWAYS_INLINE float lane_sum(typename Lanes<N>::F v) {
-    if constexpr (N == 1) {
-        return v[0];
+// Each lane joined with the one half a vector, a quarter, ... away: every lane ends with the whole.
+template <int N, class Join> ALWAYS_INLINE float across_lanes(typename Lanes<N>::F v, Join join) {
+    if constexpr (N == 16) {
+        v = join(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+        v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+        v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+        v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    } else if constexpr (N == 8) {
+        v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+        v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+        v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
     } else {
-        float part[N];
-        memcpy(part, &v, sizeof v);
-        UNROLL for (int width = N / 2; width > 0; width /= 2)
-            UNROLL for (int i = 0; i < width; ++i) part[i] += part[i + width];
-        return part[0];
+        static_assert(N == 4);
+        v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+        v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
     }
+    return v[0];
+}
+template <int N> ALWAYS_INLINE float lane_sum(typename Lanes<N>::F v) {
+    return across_lanes<N>(v, [](auto a, auto b) ALWAYS_LAMBDA { return a + b; });
 }
 template <int N> ALWAYS_INLINE float lane_max(typename Lanes<N>::F v) {
-    float best = v[0];
-    UNROLL for (int i = 1; i < N; ++i) best = v[i] > best ? v[i] : best;
-    return best;
+    return across_lanes<N>(v, [](auto a, auto b) ALWAYS_LAMBDA { return larger(a, b); });
 }
 
 // 2^x within 1.5 ulp for x <= 127; 0 below -126; NaN stays NaN.

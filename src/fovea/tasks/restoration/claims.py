@@ -22,7 +22,7 @@ from fovea.tasks.restoration import measure, sources, start
 from fovea.tasks.restoration.config import Data, RestorationConfig
 from fovea.tasks.restoration.page import where_it_looked
 from fovea.tasks.restoration.task import Restoration
-from fovea.tasks.run import RunDirectory
+from fovea.tasks.run import RunDirectory, versions
 
 Source = Literal["photographs", "textures", "natural"]
 
@@ -113,8 +113,12 @@ def _config(source: Source, network: HATConfig, seed: int) -> RestorationConfig:
 
 
 def _trained(config: RestorationConfig, checkpoint: Path | None, quiet: bool) -> tuple[Path, dict[str, float]]:
-    """Checkpoint and numbers of a training; one that is finished is read, one that was interrupted goes on."""
-    words = json.dumps([configuration.to_dict(config), str(checkpoint)])
+    """Checkpoint and numbers of a training; one that is finished is read, one that was interrupted goes on.
+
+    Only trainings of the same code, as far as its version and commit tell.
+    """
+    made_by = {name: versions().get(name) for name in ("fovea", "torch", "commit")}
+    words = json.dumps([configuration.to_dict(config), str(checkpoint), made_by])
     run = RunDirectory(folder() / "claims" / hashlib.sha256(words.encode()).hexdigest()[:16], quiet=True)
     finished = run.path / "metrics.json"
     if finished.is_file():

@@ -77,8 +77,11 @@ class RestorationConfig:
         if self.stage.startswith("real") and self.data.crop < self.data.patch * self.scale:
             raise UsageError(f"data.crop={self.data.crop}; it must hold a patch, {self.data.patch * self.scale} pixels")
         window = self.network.window_size
-        if self.data.patch % window:
+        if self.data.patch < 1 or self.data.patch % window:
             raise UsageError(f"data.patch={self.data.patch}; it must be a multiple of network.window_size={window}")
+        if self.data.sigma < 0 or not 1 <= self.data.quality <= 100:
+            given = f"data.sigma={self.data.sigma}, data.quality={self.data.quality}"
+            raise UsageError(f"{given}; sigma must be at least 0 and quality 1 to 100")
 
     @property
     def scale(self) -> int:

@@ -200,5 +200,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Where the system does not tell what is free, half of what there is.
+        names = os.sysconf_names
+        pages = os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES")
+        free = pages * os.sysconf("SC_PAGE_SIZE") / (1 if "SC_AVPHYS_PAGES" in names else 2)
     return int(free * 2 / 3)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from fovea.tasks.progress import bar
 from fovea.tasks.restoration.inference import Mode, Tiles, automatic, restore
 
 Tile = int | Literal["auto", "whole"]
+OPTIONS = ("tile", "overlap", "mode", "compare")
+"""What may be set where photographs are restored."""
 
 
 def predict(
@@ -44,6 +46,12 @@ def predict(
     """
     if not isinstance(compare, bool):
         raise UsageError(f"compare={compare}; it must be true or false")
+    if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
+        raise UsageError(f"overlap={overlap}; it must be a number of pixels, at least 0")
+    if tile not in ("auto", "whole") and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 1):
+        raise UsageError(f"tile={tile}; it must be a side in pixels, auto or whole")
+    if mode not in get_args(Mode):
+        raise UsageError(f"mode={mode}; it must be {' or '.join(get_args(Mode))}")
     files = [file for path in inputs for file in (list_images(path, nested=False) if path.is_dir() else [path])]
     targets = _targets(files, output, network.scale)
     written = []
@@ -142,6 +150,4 @@ def _tiles(network: HAT, height: int, width: int, tile: Tile, overlap: int, mode
             overlap=overlap,
         )
         return tiles and replace(tiles, mode=mode)
-    if isinstance(tile, str) or tile < 1:
-        raise UsageError(f"tile={tile}; it must be a side in pixels, auto or whole")
     return Tiles(-(-tile // window) * window, -(-overlap // window) * window, mode)

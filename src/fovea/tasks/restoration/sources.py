@@ -166,6 +166,8 @@ def trimmed(image: Pixels, multiple: int) -> Pixels:
 
 def _read(files: folders.Files, config: RestorationConfig, index: int) -> Pair:
     high = as_pixels(images.read(files.high, config.network.in_chans).pixels)
+    if min(high.shape[:2]) < config.scale:
+        raise UserError(f"{files.high} is {high.shape[1]} x {high.shape[0]}, too small for x{config.scale}")
     high = trimmed(high, config.scale)
     if files.low is None:
         return Pair(files.name, degraded(high, config, index), high)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fovea.errors import UsageError
+from fovea.errors import UsageError, UserError, unknown
 from fovea.models.hat import HAT
-from fovea.tasks.fit import Batch, fit
+from fovea.tasks.fit import Batch, fit, rehearse
 from fovea.tasks.progress import bar
 from fovea.tasks.restoration import measure, predict, sources, start
 from fovea.tasks.restoration.config import RestorationConfig
@@ -42,6 +42,7 @@ class Restoration(Task):
         network, told = start.begin(config, None)
         pairs = sources.validation(config)
         learner = _learner(network, config, pairs, None)
+        rehearse(learner, config.hardware)
         _started(run, config, told, resume=resume)
         if not resume:
             run.measure(step=0, **measure.summary(network.eval(), pairs, config))
@@ -92,6 +93,7 @@ class Restoration(Task):
         network, told = (HAT(config.network), []) if goes_on else start.begin(config, checkpoint)
         pairs = sources.validation(config)
         learner = _learner(network, config, pairs, data)
+        rehearse(learner, config.hardware)
         _started(run, config, told, resume=resume)
         network = _taught(learner, config, run, resume=resume, quiet=quiet)
         results = measure.restored(network, pairs, config)
@@ -116,15 +118,19 @@ class Restoration(Task):
         network = start.load(checkpoint, config).to(_device(config))
         config = replace(config, network=network.config, data=replace(config.data, patch=network.multiple))
         if run is not None:
-            run.start(config, seed=config.seed)
+            run.check(config)
         count = len(sources.folders.pairs(data, config.scale))
         results: list[Restored] = []
         with bar(data.name, count, quiet=quiet) as advance:
             for pair in sources.evaluation(config, data):
-                results += measure.restored(network, [pair], config)
+                try:
+                    results += measure.restored(network, [pair], config)
+                except ValueError as error:
+                    raise UserError(f"{data}, {pair.name}: {error}") from error
                 advance({"psnr": results[-1].measured["psnr"]})
         measured = measure.means(results)
         if run is not None:
+            run.start(config, seed=config.seed)
             page(run, config, results, title=f"HAT x{config.scale} on {data.name}", lead=f"{count} images.").write(
                 run.report
             )
@@ -143,13 +149,16 @@ class Restoration(Task):
         quiet: bool = False,
         **options: Any,
     ) -> list[Path]:
-        """Restore photographs; ``options`` are those of ``predict.predict``."""
+        """Restore photographs; ``options`` are those of ``predict.predict`` (``OPTIONS``)."""
+        for name in options:
+            if name not in predict.OPTIONS:
+                raise unknown("option", name, predict.OPTIONS)
         network = start.load(checkpoint, config).to(_device(config))
         return predict.predict(network, inputs, output, quiet=quiet, **options)
 
 
 def _started(run: RunDirectory, config: RestorationConfig, told: Sequence[str], *, resume: bool) -> None:
-    """Make the folder, once everything that could be refused has been made."""
+    """Make the folder, once everything that could be refused has been tried."""
     run.start(config, seed=config.seed, resume=resume, changeable=CHANGEABLE)
     for line in told:
         run.say(line)
