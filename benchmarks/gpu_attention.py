@@ -177,7 +177,8 @@ class Inputs:
             assert isinstance(shape.pattern, GridPattern)
             bias = draw(shape.heads, *shape.pattern.bias_shape(shape.grid))
         query, grad = (draw(*row, shape.heads, shape.head_dim) for _ in range(2))
-        return cls(query, *(draw(*row, kv_heads, shape.head_dim) for _ in range(2)), grad, bias)
+        key, value = (draw(*row, kv_heads, shape.head_dim) for _ in range(2))
+        return cls(query, key, value, grad, bias)
 
     def heads_first(self, *, dense: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Query, key, value and the gradient as ``[batch, heads, tokens, channels]``."""
@@ -403,17 +404,18 @@ def taylor(length: int, clock: Clock, dtype: torch.dtype, *, tiny: bool) -> dict
         "taylor": passes(clock, lambda *t: taylor_attention(*t, **sizes), [q, k, v], grad, True),
     }  # fmt: skip
     few = min(length, 512)
-    exact = quadratic(*(t[:, :few].double().cpu() for t in (q, k, v)))
+    early = [t[:, :few].double().cpu() for t in (q, k, v)]
+    exact = quadratic(early[0], early[1], early[2])
     error = (taylor_attention(q, k, v, **sizes)[:, :few].double().cpu() - exact).norm() / exact.norm()
     found["error"] = float(error)
     wide = [draw(1, heads, length, dim) for _ in range(4)]
     found["softmax"] = passes(
-        clock, lambda *t: functional.scaled_dot_product_attention(*t, is_causal=True), wide[:3], wide[3], True
+        clock, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), wide[:3], wide[3], True
     )
     state = TaylorState.empty(1, heads, features, dim, clock.device)
     found["taylor"]["step"] = clock.seconds(lambda: state.step(q[:, 0], k[:, 0], v[:, 0]))
     last = wide[0][:, :, -1:]
-    found["softmax"]["step"] = clock.seconds(lambda: functional.scaled_dot_product_attention(last, *wide[1:3]))
+    found["softmax"]["step"] = clock.seconds(lambda: functional.scaled_dot_product_attention(last, wide[1], wide[2]))
     return found
 
 
@@ -425,8 +427,8 @@ def decoding(length: int, clock: Clock, dtype: torch.dtype, *, tiny: bool) -> di
     found: dict[str, Any] = {"length": length, "heads": heads, "kv_heads": kv_heads, "head_dim": dim}
     for name, pattern in (("power", Blocks.power(size)), ("causal", Causal())):
         found[name] = clock.seconds(lambda pattern=pattern: fovea.attention(q, k, v, pattern, backend="triton"))
-    first = [t.transpose(1, 2) for t in (q, k, v)]
-    found["dense"] = clock.seconds(lambda: functional.scaled_dot_product_attention(*first, enable_gqa=True))
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    found["dense"] = clock.seconds(lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=True))
     return found
 
 

@@ -48,9 +48,9 @@ def compare(
     leaves = [tensor.to(device).requires_grad_() for tensor in tensors]
     exact = [tensor.double().requires_grad_() for tensor in tensors]
     out, lse = block_attention(
-        *leaves, index.to(device), query_block=query_block, key_block=key_block, causal=causal, return_lse=True
+        *leaves, index=index.to(device), query_block=query_block, key_block=key_block, causal=causal, return_lse=True
     )
-    wanted, wanted_lse = dense(*exact, mask(index, shape))
+    wanted, wanted_lse = dense(*exact, seen=mask(index, shape))
     assert torch.equal(lse.cpu() == -torch.inf, wanted_lse == -torch.inf)
     weights, more = torch.randn(wanted.shape), torch.randn(wanted_lse.shape)
 

@@ -127,7 +127,9 @@ def test_taylor_kernels_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     recorders = {name: Recorder(getattr(taylor_kernels, name)) for name in names}
     for name, recorder in recorders.items():
         monkeypatch.setattr(taylor_kernels, name, recorder)
-    tensors = [torch.zeros(1, 512, 2, width, dtype=torch.bfloat16, requires_grad=True) for width in (16, 16, 64)]
+    tensors: list[Any] = [
+        torch.zeros(1, 512, 2, width, dtype=torch.bfloat16, requires_grad=True) for width in (16, 16, 64)
+    ]
     taylor.taylor_attention(*tensors).sum().backward()
     state = taylor.TaylorState.empty(1, 2, 16, 64, "cpu")
     state.step(*(tensor.detach()[:, 0] for tensor in tensors))

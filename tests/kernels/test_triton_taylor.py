@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from fovea.kernels import taylor
 interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="runs where Triton interprets")
 
 
-def inputs(tokens: int, features: int, dim: int, dtype: torch.dtype, heads: int = 1) -> list[torch.Tensor]:
+def inputs(tokens: int, features: int, dim: int, dtype: torch.dtype, heads: int = 1) -> list[Any]:
     """Query, key, value and a cotangent."""
     shapes = (features, features, dim, dim)
     return [torch.randn(1, tokens, heads, width, dtype=torch.float64).to(dtype) for width in shapes]
@@ -64,7 +65,7 @@ def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="must be"):
         taylor_attention(q, k[:, :3], v)
     with pytest.raises(ValueError, match="at most 64"):
-        taylor_attention(*(torch.empty(1, 4, 1, 80),) * 2, v)
+        taylor_attention(*2 * [torch.empty(1, 4, 1, 80)], value=v)
 
 
 @pytest.mark.gpu

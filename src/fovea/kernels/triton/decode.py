@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fovea.kernels.problem import Problem
+from fovea.kernels.triton.call import call
 from fovea.kernels.triton.interpreter import interpreted
 from fovea.kernels.triton.launch import block, dense_rows, precision
 from fovea.kernels.triton.tables import block_lists, pattern_axis
@@ -137,7 +138,8 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     parts = torch.empty((count, *query.shape[:-1], value.shape[-1]), dtype=torch.float32, device=query.device)
     levels = torch.empty(parts.shape[:-1], dtype=torch.float32, device=query.device)
     sizes = {"VALUE_DIM": problem.value_dim, "BLOCK_VALUE": block(problem.value_dim)}
-    attend_split[(count, problem.batch * problem.kv_heads)](
+    call(
+        attend_split, (count, problem.batch * problem.kv_heads),
         query, key, value, parts, levels, rows, columns, *(tensor.stride()[:3] for tensor in (query, key, value)),
         entries, share, problem.queries, problem.keys, problem.heads, problem.group, problem.batch, problem.scale,
         ROWS=block(problem.queries * problem.group), KEYS=KEYS, HEAD_DIM=problem.head_dim,
@@ -147,7 +149,7 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     lse = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
     tokens = lse.numel()
-    join[(tokens,)](parts, levels, out, lse, count, tokens, **sizes, SHARES=triton.next_power_of_2(count))
+    call(join, (tokens,), parts, levels, out, lse, count, tokens, **sizes, SHARES=triton.next_power_of_2(count))
     return out, lse
 
 

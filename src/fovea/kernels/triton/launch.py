@@ -7,12 +7,12 @@ from math import prod
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from fovea.kernels.backend import Gradients
 from fovea.kernels.problem import Problem
 from fovea.kernels.triton import backward as kernels
+from fovea.kernels.triton.call import call
 from fovea.kernels.triton.forward import attend
 from fovea.kernels.triton.interpreter import interpreted, mend
 from fovea.kernels.triton.tables import AXES, Walk, walk
@@ -67,7 +67,8 @@ def forward(
     tile, queries = found.tile, found.queries
     shared = _shared(problem, queries, key, query, bias, list_stride)
     extras, extra_strides = _extras(problem, key, value, extra_key, extra_value)
-    attend[(queries.programs * problem.batch * problem.heads,)](
+    call(
+        attend, (queries.programs * problem.batch * problem.heads,),
         query, key, value, lse if bias is None else bias.contiguous(), *extras, out, lse,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value), **extra_strides,
         tiles=queries.tiles, rows=queries.rows, columns=queries.columns, counts=queries.counts, steps=queries.steps,
@@ -100,7 +101,8 @@ def backward(
     table = level if bias is None else bias.contiguous()
     extras, extra_strides = _extras(problem, key, value, extra_key, extra_value)
     dq = torch.empty_like(query, memory_format=torch.contiguous_format)
-    kernels.grad_queries[(queries.programs * problem.batch * problem.heads,)](
+    call(
+        kernels.grad_queries, (queries.programs * problem.batch * problem.heads,),
         query, key, value, table, *extras, grad_out, delta, level, dq,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value),
         grad_strides=_strides(grad_out), **extra_strides,
@@ -124,7 +126,8 @@ def _row_sums(
 ) -> tuple[Tensor, Tensor]:
     delta, level = torch.empty_like(lse), torch.empty_like(lse)
     tokens = problem.batch * problem.queries
-    kernels.row_sums[(triton.cdiv(tokens * problem.heads, ROWS),)](
+    call(
+        kernels.row_sums, (-(-tokens * problem.heads // ROWS),),
         grad_out, lse if grad_lse is None else grad_lse.contiguous(), out.contiguous(), lse.contiguous(), delta, level,
         _strides(grad_out), _grid(problem.query_grid), problem.heads, tokens, VALUE_DIM=problem.value_dim,
         BLOCK_VALUE=block(problem.value_dim), ROWS=ROWS, LSE=grad_lse is not None,
@@ -148,7 +151,8 @@ def _keys(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of keys and values, in their dtype."""
     dk, dv = (torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (key, value))
-    kernels.grad_keys[(keys.programs * problem.batch * problem.kv_heads,)](
+    call(
+        kernels.grad_keys, (keys.programs * problem.batch * problem.kv_heads,),
         query, key, value, level if bias is None else bias.contiguous(), grad_out, delta, level, dk, dv,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value),
         grad_strides=_strides(grad_out), grad_key_strides=_strides(dk), grad_value_strides=_strides(dv),
@@ -196,10 +200,11 @@ def _bias(
     bias: Tensor,
 ) -> Tensor:
     offsets, tokens = bias[0].numel(), problem.batch * problem.queries
-    shares = max(1, min(triton.cdiv(tokens, ROWS), triton.cdiv(BIAS_PROGRAMS, offsets * problem.heads)))
-    share = triton.cdiv(tokens, shares)
+    shares = max(1, min(-(-tokens // ROWS), -(-BIAS_PROGRAMS // (offsets * problem.heads))))
+    share = -(-tokens // shares)
     partial = torch.empty((shares, *bias.shape), dtype=torch.float32, device=bias.device)
-    kernels.grad_bias[(offsets, problem.heads, shares)](
+    call(
+        kernels.grad_bias, (offsets, problem.heads, shares),
         query, key, value, bias.contiguous(), grad_out, delta, level, partial,
         _strides(query), _strides(key), _strides(value), _strides(grad_out), _bias_strides(bias),
         queries.rows, _grid(problem.query_grid), _grid(problem.key_grid), queries.steps, _bias_low(problem),

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from fovea.kernels.taylor import EPS
 from fovea.kernels.triton import taylor_kernels as kernels
+from fovea.kernels.triton.call import call
 from fovea.kernels.triton.interpreter import interpreted, mend
 from fovea.kernels.triton.launch import block, precision
 
@@ -66,7 +66,8 @@ class _Taylor(torch.autograd.Function):
         states, masses = shape.states(key, value, None, 1.0, reverse=False)
         out = torch.empty_like(value)
         norm = torch.empty(value.shape[:-1], dtype=torch.float32, device=value.device)
-        kernels.outputs[shape.blocks](
+        call(
+            kernels.outputs, shape.blocks,
             query, key, value, states, masses, out, norm, *shape.numbers, shape.scale, eps, **shape.sizes,
             PRECISION=precision(value.dtype), STATE_PRECISION=shape.precision,
             WIDEN=interpreted() and value.dtype == torch.bfloat16,
@@ -84,13 +85,15 @@ class _Taylor(torch.autograd.Function):
         dq, dk, dv = (torch.empty_like(tensor) for tensor in (query, key, value))
         sizes = shape.sizes | {"STATE_PRECISION": shape.precision}
         states, masses = shape.states(key, value, None, 1.0, reverse=False)
-        kernels.grad_queries[shape.blocks](
-            query, key, value, over, under, states, masses, dq, *shape.numbers, shape.scale, **sizes
-        )
+        call(
+            kernels.grad_queries, shape.blocks,
+            query, key, value, over, under, states, masses, dq, *shape.numbers, shape.scale, **sizes,
+        )  # fmt: skip
         states, masses = shape.states(query, over, under, shape.scale, reverse=True)
-        kernels.grad_keys[shape.blocks](
-            query, key, value, over, under, states, masses, dk, dv, *shape.numbers, shape.scale, **sizes
-        )
+        call(
+            kernels.grad_keys, shape.blocks,
+            query, key, value, over, under, states, masses, dk, dv, *shape.numbers, shape.scale, **sizes,
+        )  # fmt: skip
         return dq, dk, dv, None, None, None
 
 
@@ -111,7 +114,8 @@ class _Shape:
     def of(cls, query: Tensor, value: Tensor, chunk: int, tokens: int) -> _Shape:
         # States are float32; half-precision inputs do not need more of their products than tf32 keeps.
         chosen = precision(value.dtype) if value.dtype == torch.float32 else "tf32"
-        return cls(*query.shape, value.shape[-1], chunk, tokens, chosen)
+        batch, length, heads, features = query.shape
+        return cls(batch, length, heads, features, value.shape[-1], chunk, tokens, chosen)
 
     @property
     def scale(self) -> float:
@@ -141,12 +145,13 @@ class _Shape:
         size, rows = self.features * (self.features + 1) + 1, self.batch * self.heads
         states = torch.empty((rows, self.chunks, size, self.dim), dtype=torch.float32, device=x.device)
         masses = torch.empty((rows, self.chunks, size), dtype=torch.float32, device=x.device)
-        kernels.chunk_states[(self.chunks, rows, self.features + 1)](
+        call(
+            kernels.chunk_states, (self.chunks, rows, self.features + 1),
             x, u, masses if w is None else w, states, masses, *self.numbers, scale, **self.sizes,
             WEIGHTED=w is not None, PRECISION=self.precision,
         )  # fmt: skip
         for tensor, cells in ((states, size * self.dim), (masses, size)):
-            kernels.add_up[(triton.cdiv(cells, CELLS), rows)](tensor, self.chunks, cells, BLOCK=CELLS, REVERSE=reverse)
+            call(kernels.add_up, (-(-cells // CELLS), rows), tensor, self.chunks, cells, BLOCK=CELLS, REVERSE=reverse)
         return states, masses
 
 
@@ -174,7 +179,8 @@ class TaylorState:
         query, key, value = (tensor.contiguous() for tensor in (query, key, value))
         out = torch.empty_like(value)
         features, dim = query.shape[-1], value.shape[-1]
-        kernels.step[(query.shape[0] * query.shape[1],)](
+        call(
+            kernels.step, (query.shape[0] * query.shape[1],),
             query, key, value, self.sums, self.mass, out, features**-0.5, eps, FEATURES=features, DIM=dim,
             BLOCK_FEATURES=block(features), BLOCK_DIM=block(dim),
         )  # fmt: skip

@@ -151,7 +151,8 @@ def _known(path: str, machine: str) -> dict[str, Tile]:
 
 
 def _tile(fields: dict[str, Any]) -> Tile:
-    return Tile(**{name: tuple(value) if isinstance(value, list) else int(value) for name, value in fields.items()})
+    known: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else int(value) for n, value in fields.items()}
+    return Tile(**known)
 
 
 def _remember(path: Path, machine: str, known: dict[str, Tile]) -> None:
