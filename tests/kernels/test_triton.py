@@ -1,7 +1,7 @@
 """The Triton kernels against the definition in float64: interpreted on the CPU, and at real sizes on a GPU.
 
-Triton decides when it is imported whether it interprets, so the interpreted tests run in a process of their own: one
-test here starts it, over this file and over the golden vectors.
+Triton decides when it is imported whether it interprets, so the interpreted tests run in processes of their own: one
+test here starts them, over the files of these kernels and over the golden vectors.
 """
 
 from __future__ import annotations
@@ -43,21 +43,18 @@ from kernels.test_backends import compare, run
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs where Triton interprets")
 TESTS = Path(__file__).resolve().parents[1]
-GOLDEN = [
-    "parity/test_fna.py::test_operator[triton]",
-    "parity/test_gna.py::test_operator[triton]",
-    "parity/test_power_attention.py::test_operator[triton]",
-    "parity/test_power_attention.py::test_decoding_sees_what_prefill_saw[triton]",
-]
+KERNELS = [f"kernels/{file.name}" for file in sorted(Path(__file__).parent.glob("test_triton*.py"))]
+GOLDEN = ["parity/test_fna.py::test_operator[triton]", "parity/test_gna.py::test_operator[triton]"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this process interprets")
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
-def test_kernels_in_the_interpreter() -> None:
+@pytest.mark.parametrize("tests", [KERNELS, GOLDEN], ids=["kernels", "vectors"])
+def test_kernels_in_the_interpreter(tests: list[str]) -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    files = sorted(str(file) for file in Path(__file__).parent.glob("test_triton*.py"))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *(f"{TESTS}/{n}" for n in GOLDEN)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"{TESTS}/{test}" for test in tests)],
         env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=540,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
@@ -206,7 +203,7 @@ def test_kernels_in_half_precision(dtype: torch.dtype) -> None:
 
 @interpreted
 @given(case=cases())
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_kernels_on_any_problem(case: Case) -> None:
     small = Case(**{**case.__dict__, "batch": 1, "bias": case.bias and max(case.query_grid) < 10})
     compare(small, "triton", torch.float32)

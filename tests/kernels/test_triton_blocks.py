@@ -108,6 +108,18 @@ def test_split_keys(pattern, queries: int, keys: int) -> None:
     torch.testing.assert_close(lse, wanted[1])
 
 
+@interpreted
+@pytest.mark.parity
+def test_blocks_at_powers_of_two_are_those_of_the_vectors(golden) -> None:
+    """One pattern of the vectors, forward; all of them, with gradients, take the interpreter most of a minute:
+    ``TRITON_INTERPRET=1 pytest tests/parity/test_power_attention.py``."""
+    description, tensors = golden("power-attention")
+    pattern = Blocks.power(description["small"]["block"], **description["small_patterns"]["power"])
+    query, key, value = (tensors[f"input.{name}"].transpose(1, 2) for name in "qkv")
+    out = fovea.attention(query, key, value, pattern, backend="triton").transpose(1, 2)
+    torch.testing.assert_close(out, tensors["output.small.power.out"], rtol=0, atol=1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this process interprets")
 @pytest.mark.parametrize("causal", [False, True])
