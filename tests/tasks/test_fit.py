@@ -37,7 +37,7 @@ def lesson(path: Path, steps: int, *words: str) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -175,6 +175,7 @@ def block_states(
     Returns ``[query blocks, key blocks]``, for a pattern by heads ``[heads, query blocks, key blocks]``. In a union a
     pair of blocks counts as full when one part covers it alone.
 
+    >>> from fovea.patterns import Blocks
     >>> block_states(Blocks.sliding(4, window=1), 8, query_block=4, key_block=4)
     array([[1, 0],
            [2, 1]], dtype=uint8)
