@@ -108,7 +108,7 @@ def test_local_attention_is_never_dense() -> None:
 
 def test_what_was_planned_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def planned(pattern: str) -> planner.Plan:
-        return fovea.plan(pattern, [56, 56], heads=4, head_dim=32)  # type: ignore[arg-type]
+        return fovea.plan(pattern, [56, 56], heads=4, head_dim=32)
 
     seen = planned("neighborhood:window=7")
     planner.choose(seen.problem, "auto")

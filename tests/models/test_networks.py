@@ -16,7 +16,14 @@ from fovea.models.dinat import DiNAT
 from fovea.models.dinat_config import DiNATConfig
 from fovea.models.hat import HAT
 from fovea.models.hat_config import HATConfig
+from fovea.models.hbformer import HBFormer
+from fovea.models.hbformer_config import HBFormerConfig
+from fovea.models.swin_unetr import SwinUNETR
+from fovea.models.swin_unetr_config import SwinUNETRConfig
+from fovea.models.unet import UNet
+from fovea.models.unet_config import UNetConfig
 from fovea.models.unet_discriminator import UNetDiscriminator
+from fovea.nn.dilated_mixture import Gate
 
 HAT_SMALL = HATConfig(
     upscale=2,
@@ -37,6 +44,30 @@ DINAT_SMALL = DiNATConfig(
     num_classes=5,
     drop_path_rate=0.0,
 )
+HBFORMER_SMALL = HBFormerConfig(
+    img_size=64,
+    num_classes=3,
+    embed_dim=32,
+    depths=(2, 2, 1, 1),
+    num_heads=(1, 2, 4, 4),
+    mlp_ratio=2.0,
+    feature_size=16,
+    drop_path_rate=0.0,
+)
+SWIN_UNETR_SMALL = SwinUNETRConfig(
+    in_channels=2, feature_size=4, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4), window_size=3, mlp_ratio=2.0
+)
+UNET_SMALL = UNetConfig(num_classes=3, width=4, levels=3)
+
+
+def awake(config: HBFormerConfig) -> HBFormer:
+    """Gates whose few hidden units all sleep at first have no gradient; here none does."""
+    network = HBFormer(config)
+    for module in network.modules():
+        if isinstance(module, Gate):
+            torch.nn.init.ones_(module.reduce.bias)
+    return network
+
 
 Made = tuple[Callable[[], nn.Module], Any, tuple[int, ...]]
 
@@ -62,6 +93,29 @@ NETWORKS: dict[str, Made] = {
         (2, 3, 32, 32),
     ),
     "DiNAT_s": (lambda: DiNAT(replace(DINAT_SMALL, patch_size=4)), replace(DINAT_SMALL, patch_size=4), (2, 3, 37, 45)),
+    "HBFormer": (lambda: awake(HBFORMER_SMALL), HBFORMER_SMALL, (2, 3, 64, 64)),
+    "HBFormer odd": (
+        lambda: awake(replace(HBFORMER_SMALL, norm="group", order="roll-pad")),
+        replace(HBFORMER_SMALL, norm="group", order="roll-pad"),
+        (2, 3, 71, 99),
+    ),
+    "HBFormer without experts": (
+        lambda: awake(replace(HBFORMER_SMALL, experts=1, skips="natural")),
+        replace(HBFORMER_SMALL, experts=1, skips="natural"),
+        (2, 3, 64, 64),
+    ),
+    "Swin U-Net": (
+        lambda: awake(replace(HBFORMER_SMALL, decoder="unet")),
+        replace(HBFORMER_SMALL, decoder="unet"),
+        (2, 3, 64, 64),
+    ),
+    "Swin UNETR": (lambda: SwinUNETR(SWIN_UNETR_SMALL), SWIN_UNETR_SMALL, (1, 2, 64, 33, 40)),
+    "Swin UNETR with stage convolutions": (
+        lambda: SwinUNETR(replace(SWIN_UNETR_SMALL, stage_convolutions=True, spatial_axes=2)),
+        replace(SWIN_UNETR_SMALL, stage_convolutions=True, spatial_axes=2),
+        (2, 2, 64, 96),
+    ),
+    "U-Net": (lambda: UNet(UNET_SMALL), UNET_SMALL, (2, 3, 33, 40)),
     "discriminator": (lambda: UNetDiscriminator(3, 4), {"in_chans": 3, "num_feat": 4}, (1, 3, 16, 24)),
 }
 
@@ -93,7 +147,7 @@ def test_saves_and_loads(made: tuple[nn.Module, Any, Tensor], tmp_path: Path) ->
     torch.testing.assert_close(found.network(x), network(x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["HAT", "DiNAT", "discriminator"])
+@pytest.mark.parametrize("name", ["HAT", "DiNAT", "Swin UNETR", "discriminator"])
 def test_is_captured_as_one_graph(name: str) -> None:
     make, _, shape = NETWORKS[name]
     network, x = make().eval(), torch.rand(shape)

@@ -41,9 +41,9 @@ def neighborhoods(draw, size: int) -> Neighborhood:
 
 
 @st.composite
-def windows(draw) -> Window:
+def windows(draw, border: str = "mask") -> Window:
     size = draw(st.integers(1, 9))
-    return Window(size, draw(st.integers(0, size - 1)))
+    return Window(size, draw(st.integers(0, size - 1)), border)
 
 
 def halos(*borders: str) -> st.SearchStrategy[Halo]:
@@ -63,7 +63,7 @@ def free_axes() -> st.SearchStrategy[GridPattern]:
 
 def axes(size: int, *, padded: bool = True) -> st.SearchStrategy[GridPattern]:
     """Patterns of one axis of ``size`` queries and keys."""
-    return st.one_of(neighborhoods(size), free_axes(), *([halos("zero")] if padded else []))
+    return st.one_of(neighborhoods(size), free_axes(), *([halos("zero"), windows("zero")] if padded else []))
 
 
 @st.composite
@@ -84,7 +84,7 @@ def cross_grids(draw) -> tuple[GridPattern, tuple[int, ...], tuple[int, ...]]:
     """A pattern with queries and keys on different grids."""
     queries = draw(grids())
     keys = tuple(draw(st.integers(1, 2 * MOST[len(queries)])) for _ in queries)
-    return Product(tuple(draw(st.one_of(free_axes(), halos("zero"))) for _ in queries)), queries, keys
+    return Product(tuple(draw(st.one_of(free_axes(), halos("zero"), windows("zero"))) for _ in queries)), queries, keys
 
 
 def terms() -> st.SearchStrategy:
@@ -160,8 +160,9 @@ def axis_window(pattern: GridPattern, i: int, queries: int, keys: int) -> set[in
             return {j for j in every if j <= end}
         case SlidingWindow(left=left, right=right):
             return {j for j in every if end - left <= j <= end + right}
-        case Window(size=size, shift=shift):
-            return {j for j in every if (j - shift) // size == (grid - shift) // size}
+        case Window(size=size, shift=shift, border=border):
+            keys = -(-keys // size) * size if border == "zero" else keys
+            return {j for j in range(keys) if (j - shift) // size == (grid - shift) // size}
         case Halo(block=block, halo=halo, border=border):
             first = grid // block * block - halo
             seen = set(range(first, first + block + 2 * halo))

@@ -96,6 +96,7 @@ def test_partition_is_a_halo_of_nothing():
     for size in (7, 12, 13):
         assert same(Window(4), Halo(4, 0), size)
         assert same(Window(4), Halo(4, 0, "mask"), size)
+        assert same(Window(4, border="zero"), Halo(4, 0, "zero"), size)
 
 
 def test_own_and_previous_block_are_powers():
@@ -115,3 +116,14 @@ def test_shifted_windows_are_roll_and_mask(height, width, size, shift):
     regions, windows = (np.roll(table, (shift, shift), (0, 1)).ravel() for table in (regions, windows))
     mask = (regions[:, None] == regions) & (windows[:, None] == windows)
     assert (Window(size, shift).mask((height, width)) == mask).all()
+
+
+@pytest.mark.parametrize(("size", "shift"), [(7, 3), (4, 2), (3, 1)])
+@pytest.mark.parametrize("grid", [(11, 9), (8, 13), (12, 15)])
+def test_windows_with_zeros_at_the_end_are_pad_roll_and_mask(grid, size, shift):
+    """Swin's and Swin UNETR's order: the padded grid is rolled, cut and masked; rows of padded queries left out."""
+    padded = tuple(-(-n // size) * size for n in grid)
+    mask = Window(size, shift).mask(padded)
+    real = np.zeros(padded, np.bool_)
+    real[: grid[0], : grid[1]] = True
+    assert (Window(size, shift, "zero").mask(grid) == mask[real.ravel()]).all()

@@ -52,6 +52,7 @@ def test_parameters_may_be_lists_and_numpy_integers():
         (lambda: Neighborhood((3,) * 4), "1 to 3 axes"),
         (lambda: Window(0), "size must be at least 1"),
         (lambda: Window(4, shift=4), "shift must be 0 to 3"),
+        (lambda: Window(4, border="shift"), "border must be 'mask' or 'zero'"),
         (lambda: SlidingWindow(-1), "left and right must be at least 0"),
         (lambda: Halo(0, 1), "block must be at least 1"),
         (lambda: Halo(4, 1, "reflect"), "border must be 'mask', 'zero' or 'shift'"),

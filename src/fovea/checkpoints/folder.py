@@ -25,13 +25,29 @@ from fovea.models.dinat import DiNAT
 from fovea.models.dinat_config import DiNATConfig
 from fovea.models.hat import HAT
 from fovea.models.hat_config import HATConfig
+from fovea.models.hbformer import HBFormer
+from fovea.models.hbformer_config import HBFormerConfig
+from fovea.models.lola_specvit import LoLASpecViT, SpectralCNN
+from fovea.models.lola_specvit_config import LoLASpecViTConfig
+from fovea.models.swin_unetr import SwinUNETR
+from fovea.models.swin_unetr_config import SwinUNETRConfig
+from fovea.models.unet import UNet
+from fovea.models.unet_config import UNetConfig
 from fovea.models.unet_discriminator import UNetDiscriminator
+from fovea.models.volume_unet import VolumeUNet
+from fovea.models.volume_unet_config import VolumeUNetConfig
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
 
 NETWORKS: dict[str, Callable[[dict[str, Any]], tuple[nn.Module, Any]]] = {
     "HAT": lambda words: _built(HAT, HATConfig(**words)),
     "DiNAT": lambda words: _built(DiNAT, DiNATConfig(**words)),
+    "HBFormer": lambda words: _built(HBFormer, HBFormerConfig(**words)),
+    "SwinUNETR": lambda words: _built(SwinUNETR, SwinUNETRConfig(**words)),
+    "UNet": lambda words: _built(UNet, UNetConfig(**words)),
+    "VolumeUNet": lambda words: _built(VolumeUNet, VolumeUNetConfig(**words)),
+    "LoLASpecViT": lambda words: _built(LoLASpecViT, LoLASpecViTConfig(**words)),
+    "SpectralCNN": lambda words: _built(SpectralCNN, LoLASpecViTConfig(**words)),
     "UNetDiscriminator": lambda words: (UNetDiscriminator(**words), words),
 }
 """How a network is made again from its class name and the words of its configuration."""

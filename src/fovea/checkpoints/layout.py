@@ -84,11 +84,16 @@ class Layout:
         rules: tried in order; the first that matches a name counts.
         constants: tensors that the official file holds and we compute; written on the way out, compared on the way in
             when they are there.
+        unused: tensors that the official code builds and never uses; written on the way out, of any values on the way
+            in, where they may be missing.
+        ignored: regular expression of names that files may hold and nobody needs; empty for none.
     """
 
     what: str
     rules: tuple[Rule, ...]
     constants: dict[str, Tensor] = field(default_factory=dict)
+    unused: dict[str, Tensor] = field(default_factory=dict)
+    ignored: str = ""
 
     def to_ours(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors under our names; those that no rule knows are left out."""
@@ -119,7 +124,11 @@ class Layout:
             elif official[name].shape != tensor.shape:
                 rows.append((name, _shape(tensor), _shape(official[name])))
         for name, tensor in official.items():
-            constant = self.constants.get(name)
+            constant, unused = self.constants.get(name), self.unused.get(name)
+            if (self.ignored and re.fullmatch(self.ignored, name)) or (unused is not None and name not in expected):
+                if unused is not None and unused.shape != tensor.shape:
+                    rows.append((name, _shape(unused), _shape(tensor)))
+                continue
             if constant is not None and constant.shape != tensor.shape:
                 rows.append((name, _shape(constant), _shape(tensor)))
             elif constant is not None and not torch.equal(constant.to(tensor), tensor):

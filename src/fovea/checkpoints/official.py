@@ -13,14 +13,17 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from fovea.checkpoints import dinat, hat, unet_discriminator
+from fovea.checkpoints import dinat, hat, hbformer, lola_specvit, swin_unetr, unet_discriminator
 from fovea.checkpoints.folder import save
 from fovea.checkpoints.layout import Layout
 from fovea.checkpoints.reading import read, weights
 from fovea.errors import UsageError, UserError, unknown
-from fovea.models import dinat_config, hat_config
+from fovea.models import dinat_config, hat_config, hbformer_config, lola_specvit_config, swin_unetr_config
 from fovea.models.dinat import DiNAT
 from fovea.models.hat import HAT
+from fovea.models.hbformer import HBFormer
+from fovea.models.lola_specvit import LoLASpecViT
+from fovea.models.swin_unetr import SwinUNETR
 from fovea.models.unet_discriminator import UNetDiscriminator
 
 T = TypeVar("T")
@@ -36,12 +39,14 @@ class Official:
         layout: the rules of names for a network that ``build`` made.
         configure: the full configuration from what the caller said (words, name of a variant, or none) and the weights.
         prefix: what some files put before every name.
+        renamed: the state under the names that ``layout`` knows, where files of several codes differ.
     """
 
     build: Callable[[Any], nn.Module]
     layout: Callable[[Any], Layout]
     configure: Callable[[Config | None, Mapping[str, Tensor]], Any]
     prefix: str = ""
+    renamed: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
 
 def _hat(config: Config | None, state: Mapping[str, Tensor]) -> hat_config.HATConfig:
@@ -55,6 +60,29 @@ def _dinat(config: Config | None, state: Mapping[str, Tensor]) -> dinat_config.D
             f"dilations, or one of {', '.join(dinat_config.VARIANTS)}"
         )
     return _configured(dinat_config.DiNATConfig, dinat_config.VARIANTS, config, lambda: dinat.infer(state))
+
+
+def _hbformer(config: Config | None, state: Mapping[str, Tensor]) -> hbformer_config.HBFormerConfig:
+    said = hbformer.words(config) if isinstance(config, Mapping) else config
+    return _configured(hbformer_config.HBFormerConfig, hbformer_config.VARIANTS, said, lambda: hbformer.infer(state))
+
+
+def _lola_specvit(config: Config | None, state: Mapping[str, Tensor]) -> lola_specvit_config.LoLASpecViTConfig:
+    variants = lola_specvit_config.VARIANTS
+    said = {"variant": config} if isinstance(config, str) else config
+    found = lola_specvit.infer(state)
+    if isinstance(said, Mapping) and "variant" in said:
+        said = dict(said)
+        found["variant"] = said.pop("variant")
+        if found["variant"] not in variants:
+            raise unknown("variant", str(found["variant"]), variants)
+    return _configured(lola_specvit_config.LoLASpecViTConfig, variants, said, lambda: found)
+
+
+def _swin_unetr(config: Config | None, state: Mapping[str, Tensor]) -> swin_unetr_config.SwinUNETRConfig:
+    variants = swin_unetr_config.VARIANTS
+    said = swin_unetr.words(config) if isinstance(config, Mapping) else config
+    return _configured(swin_unetr_config.SwinUNETRConfig, variants, said, lambda: swin_unetr.infer(state))
 
 
 def _discriminator(config: Config | None, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -89,6 +117,9 @@ def _configured(
 OFFICIAL: dict[str, Official] = {
     "hat": Official(HAT, hat.layout, _hat),
     "fna": Official(DiNAT, dinat.layout, _dinat),
+    "hbformer": Official(HBFormer, hbformer.layout, _hbformer),
+    "lola-specvit": Official(LoLASpecViT, lola_specvit.layout, _lola_specvit),
+    "swin-unetr": Official(SwinUNETR, swin_unetr.layout, _swin_unetr, renamed=swin_unetr.renamed),
     "hat-real": Official(
         lambda words: UNetDiscriminator(**words), lambda _: unet_discriminator.layout(), _discriminator, "disc."
     ),
@@ -99,7 +130,8 @@ def load_official(slug: str, state: Mapping[str, Any], config: Config | None = N
     """Our network with official weights, in evaluation mode.
 
     Args:
-        slug: ``hat`` (also Real-HAT's generator), ``fna`` (NAT and DiNAT) or ``hat-real`` (Real-HAT's discriminator).
+        slug: ``hat`` (also Real-HAT's generator), ``fna`` (NAT and DiNAT), ``hbformer``, ``lola-specvit``,
+            ``swin-unetr`` or ``hat-real`` (Real-HAT's discriminator).
         state: official names and tensors, bare or under ``params_ema``, ``params``, ``state_dict``.
         config: official constructor's words, the name of a published variant (also as the word ``variant``, with others
             over it), or our configuration. Words left out are read from the shapes of the weights. Needed for ``fna``.
@@ -119,7 +151,7 @@ def layout_of(slug: str, config: Any) -> Layout:
 def to_official(slug: str, network: nn.Module, config: Any) -> dict[str, Tensor]:
     """The network's weights as its official code would save them, computed tensors included."""
     layout = layout_of(slug, config)
-    return {**layout.constants, **layout.to_official(network.state_dict())}
+    return {**layout.constants, **layout.unused, **layout.to_official(network.state_dict())}
 
 
 def convert(slug: str, path: str | Path, out: str | Path, config: Config | None = None) -> Path:
@@ -145,6 +177,7 @@ def _load(slug: str, content: Mapping[str, Any], config: Config | None) -> tuple
     state = weights(content)
     if official.prefix and all(name.startswith(official.prefix) for name in state):
         state = {name.removeprefix(official.prefix): tensor for name, tensor in state.items()}
+    state = official.renamed(state)
     try:
         full = official.configure(config, state)
     except (KeyError, IndexError) as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fovea.errors import UserError
 
-CONTAINERS = ("params_ema", "params", "state_dict", "model")
+CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 """Under which key training codes keep the weights; the first that is there counts, so averaged weights come first."""
 
 PREFIX = "module."

@@ -24,6 +24,8 @@ EXTRAS = {
     "PIL": "restoration",
     "scipy": "restoration",
     "skimage": "restoration",
+    "sklearn": "spectral",
+    "tifffile": "spectral",
 }
 """Which extra of fovea brings an optional module."""
 

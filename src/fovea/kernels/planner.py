@@ -14,7 +14,6 @@ from fovea.kernels.problem import DTYPES, Problem, bias_shape, padding
 from fovea.kernels.registry import backend as named
 from fovea.kernels.registry import backends
 from fovea.patterns import Pattern, PerHead, parse
-from fovea.patterns.cost import count_pairs
 from fovea.patterns.pattern import Grid, as_grids
 
 SCRATCH = 512 << 20
@@ -65,8 +64,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         problem = self.problem
-        pairs = count_pairs(problem.pattern, problem.query_grid, problem.key_grid) + problem.queries * problem.extra
-        exact = problem.batch * problem.heads * pairs
+        exact = problem.batch * problem.heads * problem.pairs
         rows = []
         for candidate in self.candidates:
             work = candidate.work
@@ -222,9 +220,9 @@ def _predicted(candidate: Candidate) -> float:
 
 def plan(
     pattern: Pattern | str,
-    grid: int | Grid,
+    grid: int | Grid | list[int],
     *,
-    key_grid: int | Grid | None = None,
+    key_grid: int | Grid | list[int] | None = None,
     batch: int = 1,
     heads: int = 1,
     kv_heads: int | None = None,

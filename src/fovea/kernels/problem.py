@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fovea.patterns import BlockPattern, GridPattern, Pattern, PerHead, Spans, Union
+from fovea.patterns.cost import count_pairs
 from fovea.patterns.pattern import Grid
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -60,7 +61,8 @@ class Problem:
 
     @cached_property
     def seen_keys(self) -> int:
-        """Number of key tokens of the smallest box that holds every key that some query sees."""
+        """Number of key tokens that some query sees, rounded up to what is read at once: on a grid the smallest box
+        that holds them, in a block pattern whole blocks."""
         if isinstance(self.pattern, GridPattern):
             return prod(_extent(spans) for spans in self.spans)
         if isinstance(self.pattern, BlockPattern):
@@ -92,9 +94,12 @@ class Problem:
 
     @cached_property
     def pairs(self) -> int:
-        """Exact number of (query, key) pairs of one head, extra keys included; a union counts each part (an upper
-        bound where parts overlap)."""
-        return _pairs(self.pattern, self.query_grid, self.key_grid) + self.queries * self.extra
+        """Exact number of (query, key) pairs of one head, extra keys included; the mean (rounded up) over the heads of
+        a pattern by heads."""
+        pairs = count_pairs(self.pattern, self.query_grid, self.key_grid)
+        if isinstance(self.pattern, PerHead):
+            pairs = -(-pairs // self.pattern.heads)
+        return pairs + self.queries * self.extra
 
     def but(self, **changes: object) -> Problem:
         """The same problem with other values."""
@@ -134,17 +139,6 @@ def bias_shape(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> tuple[int,
             return shapes.pop()
         raise ValueError(f"bias: the heads of {pattern} have tables of different shapes, {sorted(shapes)}")
     raise ValueError(f"bias: {pattern} is no grid pattern and takes no relative bias; it must be None")
-
-
-def _pairs(pattern: Pattern, query_grid: Grid, key_grid: Grid) -> int:
-    if isinstance(pattern, GridPattern | BlockPattern):
-        return pattern.pairs(query_grid, key_grid)
-    if isinstance(pattern, Union):
-        bound = prod(query_grid) * prod(key_grid)
-        return min(bound, sum(_pairs(part, query_grid, key_grid) for part in pattern.parts))
-    if isinstance(pattern, PerHead):
-        return -(-sum(_pairs(part, query_grid, key_grid) for part in pattern.parts) // pattern.heads)
-    return int(pattern.mask(query_grid, key_grid).sum())
 
 
 def describe(

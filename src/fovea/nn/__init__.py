@@ -6,6 +6,8 @@ from fovea.nn.convolution import GridConv
 from fovea.nn.drop_path import DropPath, rising_rates
 from fovea.nn.linear import Linear
 from fovea.nn.mlp import MLP
+from fovea.nn.patch_merging import PatchMerging
+from fovea.nn.shifted_windows import ShiftedWindowAttention, ShiftedWindowBlock
 
 __all__ = [
     "MLP",
@@ -16,5 +18,8 @@ __all__ = [
     "GridConv",
     "Linear",
     "NeighborhoodAttention",
+    "PatchMerging",
+    "ShiftedWindowAttention",
+    "ShiftedWindowBlock",
     "rising_rates",
 ]

@@ -18,14 +18,15 @@ class ChannelAttention(nn.Module):
     Args:
         dim: channels.
         squeeze: ``W1`` leads to ``dim // squeeze`` channels.
+        bias: of ``W1`` and ``W2``.
     """
 
-    def __init__(self, dim: int, squeeze: int) -> None:
+    def __init__(self, dim: int, squeeze: int, *, bias: bool = True) -> None:
         super().__init__()
         if not 1 <= squeeze <= dim:
             raise ValueError(f"squeeze={squeeze}; it must be 1 to {dim}, the channels")
-        self.reduce = nn.Linear(dim, dim // squeeze)
-        self.restore = nn.Linear(dim // squeeze, dim)
+        self.reduce = nn.Linear(dim, dim // squeeze, bias=bias)
+        self.restore = nn.Linear(dim // squeeze, dim, bias=bias)
 
     def forward(self, u: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         mean = u.mean(dim=tuple(range(1, u.ndim - 1)), keepdim=True)

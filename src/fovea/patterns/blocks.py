@@ -8,8 +8,7 @@ query's own block the cut is at the token. (PowerAttention, arXiv 2503.03588, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache, reduce
 from operator import or_
 from typing import Any, ClassVar
@@ -25,6 +24,15 @@ class Term(ABC):
 
     name: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _whole(self, tuple(value) if isinstance(value, list) else value))
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - a term without numbers has nothing to check
+        """Raise ``ValueError`` when the numbers have no meaning."""
+
     @abstractmethod
     def blocks(self, row: int) -> IntArray:
         """The key blocks ``0..row`` that query block ``row`` sees; any order, repeats allowed, may leave the range."""
@@ -35,9 +43,13 @@ class Term(ABC):
         closed form, for integers or integer arrays of any library."""
 
 
-def _refuse_fractions(description: Any, values: Iterable[Any]) -> None:
-    if any(isinstance(value, bool) or not isinstance(value, int | np.integer) for value in values):
+def _whole(description: object, value: Any) -> Any:
+    """The number, or each of a tuple, as Python's integer; refuses what is none."""
+    if isinstance(value, tuple):
+        return tuple(_whole(description, item) for item in value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise ValueError(f"{description}: blocks and tokens are counted in whole numbers")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,7 @@ class Local(Term):
     dilation: int = 1
     name: ClassVar[str] = "local"
 
-    def __post_init__(self) -> None:
-        _refuse_fractions(self, (self.window, self.dilation))
+    def check(self) -> None:
         if self.window < 1 or self.dilation < 1:
             raise ValueError(f"{self}: window and dilation must be at least 1")
 
@@ -67,8 +78,7 @@ class Sink(Term):
     count: int = 1
     name: ClassVar[str] = "sink"
 
-    def __post_init__(self) -> None:
-        _refuse_fractions(self, (self.count,))
+    def check(self) -> None:
         if self.count < 1:
             raise ValueError(f"{self}: count must be at least 1")
 
@@ -100,9 +110,7 @@ class Offsets(Term):
     back: tuple[int, ...]
     name: ClassVar[str] = "offsets"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "back", tuple(self.back))
-        _refuse_fractions(self, self.back)
+    def check(self) -> None:
         if not self.back or min(self.back) < 0:
             raise ValueError(f"{self}: back must list distances of at least 0 blocks")
 
@@ -120,8 +128,7 @@ class Every(Term):
     stride: int
     name: ClassVar[str] = "every"
 
-    def __post_init__(self) -> None:
-        _refuse_fractions(self, (self.stride,))
+    def check(self) -> None:
         if self.stride < 1:
             raise ValueError(f"{self}: stride must be at least 1")
 
@@ -141,8 +148,7 @@ class Segment(Term):
     rate: int
     name: ClassVar[str] = "segment"
 
-    def __post_init__(self) -> None:
-        _refuse_fractions(self, (self.length, self.rate))
+    def check(self) -> None:
         for value in (self.length, self.rate):
             if value < 1 or value & (value - 1):
                 raise ValueError(f"{self}: length and rate must be powers of two")
@@ -238,6 +244,11 @@ class BlockPattern(Pattern):
 
     size: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _whole(f"{type(self).__name__}(size={self.size!r})", self.size))
+        if self.size < 1:
+            raise ValueError(f"{type(self).__name__}(size={self.size}): size must be at least 1 token")
+
     @property
     def ndim(self) -> int:
         return 1
@@ -284,10 +295,8 @@ class Blocks(BlockPattern):
     name: ClassVar[str] = "blocks"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "terms", (self.terms,) if isinstance(self.terms, Term) else tuple(self.terms))
-        _refuse_fractions(f"Blocks(size={self.size!r})", (self.size,))
-        if self.size < 1:
-            raise ValueError(f"Blocks(size={self.size}): size must be at least 1 token")
         if not self.terms or any(not isinstance(term, Term) for term in self.terms):
             raise ValueError(f"Blocks(terms={self.terms!r}): terms must be one or more of {', '.join(TERMS)}")
 

@@ -36,8 +36,9 @@ class Chosen(BlockPattern):
     name: ClassVar[str] = "chosen"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"Chosen(size={self.size}): size must be at least 1 token")
+        super().__post_init__()
+        if not isinstance(self.causal, bool):
+            raise ValueError(f"Chosen(causal={self.causal!r}): causal must be true or false")
         rows = tuple(tuple(int(block) for block in np.unique(np.asarray(row, dtype=np.int64))) for row in self.rows)
         if not rows or any(row and row[0] < 0 for row in rows):
             raise ValueError("Chosen(rows=...): it must have at least one row, and list blocks from 0 on")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 UNSEEN, SEEN, QUERY, ZERO = "#ECECEC", "#56B4E9", "#E69F00", "#CC79A7"
 FULL_TILE, PARTIAL_TILE = "#0072B2", "#D55E00"
 EDGE, INK = "#FFFFFF", "#333333"
+TEXT_LINE = 0.2
+"""Height of a line of text, in inches."""
 MOST_CELLS = 512
 MOST_SLICES = 8
 
@@ -177,18 +179,19 @@ def _figure(pattern: Pattern, scenes: list[_Scene], labels: list[str]) -> tuple[
         wide, high = max(grid[0], 1), max(grid[0] / 8, 1)
     side = 4.6 if columns == 1 else 3.4 if columns < 4 else 2.4
     aspect = min(max(high / max(wide, 1), 0.15), 2.0)
-    width, height = side * per_row + 0.7, side * aspect * lines * rows + 1.3
-    figure = Figure(figsize=(max(width, 5.2), max(height, 1.9)), layout="constrained", dpi=130)
-    title = "\n".join(textwrap.wrap(str(pattern), int(figure.get_figwidth() * 11), break_on_hyphens=False))
-    figure.suptitle(title, fontsize=10, fontfamily="monospace", color=INK)
+    width, height = max(side * per_row + 0.7, 5.2), max(side * aspect * lines * rows + 1.3, 1.9)
+    title = textwrap.wrap(str(pattern), int(width * 11), break_on_hyphens=False)
+    texts = [textwrap.wrap(label, max(24, int(side * 14)), break_on_hyphens=False) for label in labels]
+    height += TEXT_LINE * (len(title) - 1 + rows * lines * max(map(len, texts)))
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
+    figure.suptitle("\n".join(title), fontsize=10, fontfamily="monospace", color=INK)
     axes = figure.subplots(rows * lines, per_row, squeeze=False)
     panels: list[list[Axes]] = []
-    for scene, label in zip(range(len(scenes)), labels, strict=True):
+    for scene, text in enumerate(texts):
         chosen = list(axes[scene * lines : (scene + 1) * lines].ravel())
         chosen = chosen if len(grid) == 3 else [axes.ravel()[scene]]
-        if label:
-            text = "\n".join(textwrap.wrap(label, max(24, int(side * 14)), break_on_hyphens=False))
-            chosen[0].set_title(text, fontsize=8, loc="left", color=INK)
+        if text:
+            chosen[0].set_title("\n".join(text), fontsize=8, loc="left", color=INK)
         panels.append(chosen)
     for axis in axes.ravel():
         axis.set_visible(False)

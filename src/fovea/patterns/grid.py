@@ -100,14 +100,25 @@ class Window(GridPattern):
     shorter. That is exactly the roll-and-mask of shifted windows: after rolling, the two short ends share one window
     and the mask keeps them apart.
 
+    ``border`` says what a grid that is no multiple of ``size`` becomes:
+
+    * ``"mask"``: the last window is shorter;
+    * ``"zero"``: zero keys with zero values fill the grid up to the next multiple at its end, and take their share of
+      the softmax (Swin's padding before the roll).
+
     >>> Window(2, shift=1).mask(3).astype(int)
     array([[1, 0, 0],
            [0, 1, 1],
            [0, 1, 1]])
+    >>> Window(2, border="zero").mask(3).astype(int)
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0],
+           [0, 0, 1, 1]])
     """
 
     size: PerAxis
     shift: PerAxis = 0
+    border: Literal["mask", "zero"] = "mask"
     name: ClassVar[str] = "window"
 
     def check_axis(self, axis: int) -> None:
@@ -116,12 +127,16 @@ class Window(GridPattern):
             raise self.refuse(axis, "size must be at least 1")
         if not 0 <= shift < size:
             raise self.refuse(axis, f"shift must be 0 to {size - 1}")
+        if self.border not in ("mask", "zero"):
+            raise self.refuse(axis, "border must be 'mask' or 'zero'")
 
     def axis_spans(self, axis: int, queries: int, keys: int) -> Spans:
         size, shift = at_axis(self.size, axis), at_axis(self.shift, axis)
         position = _standing(queries, keys)
         edge = (position - shift) // size * size + shift
-        return Spans(np.clip(edge, 0, keys), np.clip(edge + size, 0, keys), 1, keys, position)
+        end = -(-keys // size) * size if self.border == "zero" else keys
+        start, stop = np.clip(edge, 0, end), np.clip(edge + size, 0, end)
+        return Spans(start, stop, 1, keys, position, padding=(0, end - keys))
 
     def offsets(self, axis: int, queries: int, keys: int) -> tuple[int, int]:
         size = at_axis(self.size, axis)

@@ -57,6 +57,14 @@ class Learner(nn.Module, ABC):
     def loss(self, player: str, networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Scalars of this player's turn; it minimises ``loss``. Later turns see what earlier ones put in ``batch``."""
 
+    def groups(self, player: str) -> list[dict[str, Any]]:
+        """The parameter groups of the player's optimiser; all that learns in one, unless they differ in their rates."""
+        return [{"params": [parameter for parameter in self.players[player].parameters() if parameter.requires_grad]}]
+
+    def rates(self, player: str, optimisation: Optimisation, step: int) -> list[float]:
+        """The learning rate of each of these groups at a step, the first step being 1."""
+        return [optimisation.rate(step)] * len(self.groups(player))
+
     @abstractmethod
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Measure the (averaged) network."""
@@ -126,7 +134,8 @@ def fit(
             advance({name: value for name, value in values.items() if name.endswith("loss")})
             if step % optimisation.report_every == 0 or last:
                 elapsed = round(time.perf_counter() - started, 3)
-                run.measure(step=step, lr=optimisation.rate(step), seconds=elapsed, **values)
+                rate = learner.rates(names[0], optimisation, step)[0]
+                run.measure(step=step, lr=rate, seconds=elapsed, **values)
             if step % optimisation.validate_every == 0 or last:
                 measured = learner.validate(state.averaged.eval()) if fabric.is_global_zero else {}
                 run.measure(step=step, **measured)
@@ -158,7 +167,7 @@ class _State:
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         for name, network in learner.players.items():
-            optimiser = _optimiser(network, optimisation)
+            optimiser = _optimiser(learner.groups(name), optimisation)
             self.networks[name], self.optimisers[name] = fabric.setup(network, optimiser)
 
     def step(self, step: int, batch: Batch, names: list[str]) -> dict[str, float]:
@@ -172,8 +181,9 @@ class _State:
                 if len(names) > 1:
                     network.requires_grad_(other == name)
             optimiser = self.optimisers[name]
-            for group in optimiser.param_groups:
-                group["lr"] = self.optimisation.rate(step)
+            rates = self.learner.rates(name, self.optimisation, step)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate
             losses = self.learner.loss(name, self.networks, batch)
             loss = losses["loss"]
             prefix = "" if name == names[0] else f"{name}_"
@@ -284,10 +294,9 @@ def _made(hardware: Hardware) -> Any:
         raise UsageError(f"hardware: {_first_line(error)}") from error
 
 
-def _optimiser(network: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
+def _optimiser(groups: list[dict[str, Any]], optimisation: Optimisation) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimisation.algorithm]
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return kind(parameters, lr=optimisation.lr, betas=optimisation.betas, weight_decay=optimisation.weight_decay)
+    return kind(groups, lr=optimisation.lr, betas=optimisation.betas, weight_decay=optimisation.weight_decay)
 
 
 def _derived(*numbers: int) -> int:
