@@ -194,6 +194,28 @@ def test_kernels_are_the_definition(case: Case) -> None:
     compare(case, "triton", torch.float32)
 
 
+BOXED = [
+    Case(Neighborhood(3, 2), (9, 7), (9, 7), heads=2, kv_heads=1, head_dim=16, value_dim=32, extra=2),
+    Case(Halo(3, 1, "zero"), (3, 2, 4), (3, 2, 4), batch=2, heads=1, kv_heads=1, head_dim=16, value_dim=16),
+    Case(Blocks.power(16, 1), (37,), (37,), heads=2, kv_heads=1, head_dim=16, value_dim=16),
+]
+
+
+@interpreted
+@pytest.mark.parametrize("case", BOXED, ids=lambda case: f"{case.pattern} {case.query_grid}")
+def test_boxes_copied_by_the_hardware_are_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through descriptors of the tensors; compute capability 9.0 and newer take this way."""
+    from fovea.kernels.triton import launch, tiling
+
+    described = []
+    original = launch._descriptor
+    monkeypatch.setattr(launch, "_descriptor", lambda *given: described.append(found := original(*given)) or found)
+    monkeypatch.setattr(tiling, "copies_boxes", lambda device: True)
+    compare(case, "triton", torch.float32)
+    assert len(described) >= 6  # key and value twice, query and the gradient of the output once
+    assert None not in described
+
+
 @interpreted
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_kernels_in_half_precision(dtype: torch.dtype) -> None:

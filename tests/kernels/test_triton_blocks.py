@@ -11,6 +11,7 @@ from torch import Tensor
 import fovea
 from fovea.kernels.problem import describe
 from fovea.patterns import Blocks, Causal, Full, Local, Sink, SlidingWindow
+from parity.test_power_attention import pattern_of
 
 interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="runs where Triton interprets")
 pytest.importorskip("triton")
@@ -110,14 +111,17 @@ def test_split_keys(pattern, queries: int, keys: int) -> None:
 
 @interpreted
 @pytest.mark.parity
-def test_blocks_at_powers_of_two_are_those_of_the_vectors(golden) -> None:
-    """One pattern of the vectors, forward; all of them, with gradients, take the interpreter most of a minute:
+def test_block_patterns_give_the_vectors(golden, subtests) -> None:
+    """Of one head, so that the interpreter is done in seconds. All of them, with gradients:
     ``TRITON_INTERPRET=1 pytest tests/parity/test_power_attention.py``."""
     description, tensors = golden("power-attention")
-    pattern = Blocks.power(description["small"]["block"], **description["small_patterns"]["power"])
-    query, key, value = (tensors[f"input.{name}"].transpose(1, 2) for name in "qkv")
-    out = fovea.attention(query, key, value, pattern, backend="triton").transpose(1, 2)
-    torch.testing.assert_close(out, tensors["output.small.power.out"], rtol=0, atol=1e-5)
+    query, key, value = (tensors[f"input.{name}"][:1, :1].transpose(1, 2) for name in "qkv")
+    for kind, values in description["small_patterns"].items():
+        with subtests.test(kind):
+            pattern = pattern_of(kind, values, description["small"]["block"])
+            out = fovea.attention(query, key, value, pattern, backend="triton")
+            wanted = tensors[f"output.small.{kind}.out"][:1, :1].transpose(1, 2)
+            torch.testing.assert_close(out, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.gpu
@@ -128,3 +132,19 @@ def test_chosen_blocks_on_a_gpu(causal: bool, dtype: torch.dtype) -> None:
     allowed = 1e-4 if dtype == torch.float32 else 2e-2
     for sizes in ((2048, 2048, 128, 128), (1000, 3000, 64, 100)):
         compare(*sizes, causal, 8, 2, "cuda", dtype, 128, 6, allowed)
+
+
+@interpreted
+def test_one_node_when_compiled() -> None:
+    from fovea.kernels.triton.blocks import block_attention
+
+    leaves = [torch.randn(1, 32, 2, 8, requires_grad=True) for _ in range(3)]
+    index = torch.tensor([[0, -1], [1, 0]]).expand(1, 2, 2, 2)
+
+    def call(*tensors: Tensor) -> Tensor:
+        return block_attention(*tensors, index=index, query_block=16, key_block=16, causal=True)
+
+    found, wanted = torch.compile(call, backend="aot_eager", fullgraph=True)(*leaves), call(*leaves)
+    torch.testing.assert_close(found, wanted)
+    for mine, theirs in zip(*(torch.autograd.grad(out.sum(), leaves) for out in (found, wanted)), strict=True):
+        torch.testing.assert_close(mine, theirs)

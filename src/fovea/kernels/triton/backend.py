@@ -14,7 +14,7 @@ from fovea.kernels.problem import Problem
 from fovea.kernels.triton.interpreter import interpreted
 from fovea.kernels.triton.tables import walk
 from fovea.kernels.triton.tiling import Tile, predicted
-from fovea.patterns import Blocks, GridPattern
+from fovea.patterns import BlockPattern, GridPattern
 
 if TYPE_CHECKING:
     from fovea.kernels.triton.launch import Walks
@@ -43,7 +43,7 @@ class Triton(Backend):
         return None
 
     def refuses(self, problem: Problem) -> str | None:
-        if not isinstance(problem.pattern, GridPattern | Blocks):
+        if not isinstance(problem.pattern, GridPattern | BlockPattern):
             return f"{problem.pattern.name} is no grid pattern and no block pattern"
         if problem.device.type != "cuda" and not (interpreted() and problem.device.type == "cpu"):
             return f"the kernels run on CUDA, not on {problem.device.type}"
@@ -133,6 +133,6 @@ def _host() -> torch.device:
 
 
 def _walk(problem: Problem, tile: Tile, *, inverse: bool):
-    assert isinstance(problem.pattern, GridPattern | Blocks)
+    assert isinstance(problem.pattern, GridPattern | BlockPattern)
     tiles = (tile.grad_query_tile, tile.grad_key_tile) if inverse else (tile.query_tile, tile.key_tile)
     return walk(problem.pattern, problem.query_grid, problem.key_grid, *tiles, inverse, _host())

@@ -15,6 +15,7 @@ from fovea.kernels.triton.tile import (
     LOG2E,
     address,
     full_tile,
+    load_box,
     load_rows,
     multiply,
     on_grid,
@@ -52,14 +53,14 @@ def row_sums(
 
 @triton.jit
 def grad_queries(
-    query, key, value, bias, extra_key, extra_value, grad_out, delta, level, grad_query,
+    query, key, value, key_box, value_box, bias, extra_key, extra_value, grad_out, delta, level, grad_query,
     query_strides, key_strides, value_strides, grad_strides, extra_key_strides, extra_value_strides, bias_strides,
     tiles, rows, columns, list_stride, counts, query_grid, key_grid, steps, bias_low,
     heads, group, extra, scale,
     QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     LISTS: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr, BOXED: tl.constexpr,
 ):  # fmt: skip
     """A program for each tile of queries, batch entry and head; walks as the forward kernel does."""
     QUERIES: tl.constexpr = QUERY_TILE[0] * QUERY_TILE[1] * QUERY_TILE[2]
@@ -112,17 +113,23 @@ def grad_queries(
     total = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
     for number in range(fulls):
         if LISTS:
-            m0, m1 = k0, k1
-            m2 = tl.load(columns + (first_full + number) * 2) + k2
+            a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * 2)
         else:
             j0, j1, j2 = full_tile(number, f1, f2, AXES)
-            m0 = o0 + (b0 + j0) * KEY_TILE[0] + k0
-            m1 = o1 + (b1 + j1) * KEY_TILE[1] + k1
-            m2 = o2 + (b2 + j2) * KEY_TILE[2] + k2
+            a0 = o0 + (b0 + j0) * KEY_TILE[0]
+            a1 = o1 + (b1 + j1) * KEY_TILE[1]
+            a2 = o2 + (b2 + j2) * KEY_TILE[2]
+        m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
+        y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
-        real = on_grid(x0, x1, x2, key_grid)
-        k = load_rows(key, address(x0, x1, x2, key_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, PADDED)
-        v = load_rows(value, address(x0, x1, x2, value_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, PADDED)
+        k = load_box(
+            key, key_box, batch, kv_head, y0, y1, y2, x0, x1, x2, key_strides, key_grid,
+            KEY_TILE, HEAD_DIM, BLOCK_DIM, PADDED, WIDE, BOXED,
+        )  # fmt: skip
+        v = load_box(
+            value, value_box, batch, kv_head, y0, y1, y2, x0, x1, x2, value_strides, key_grid,
+            KEY_TILE, VALUE_DIM, BLOCK_VALUE, PADDED, WIDE, BOXED,
+        )  # fmt: skip
         logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
         if BIAS:
             place = (
@@ -137,20 +144,24 @@ def grad_queries(
 
     for number in range(partials):
         if LISTS:
-            m0, m1 = k0, k1
             entry = columns + (first_partial + number) * 2
-            m2 = tl.load(entry) + k2
+            a0, a1, a2 = 0, 0, tl.load(entry)
             end2 = tl.minimum(stop2, tl.load(entry + 1))
         else:
             j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
-            m0 = o0 + j0 * KEY_TILE[0] + k0
-            m1 = o1 + j1 * KEY_TILE[1] + k1
-            m2 = o2 + j2 * KEY_TILE[2] + k2
+            a0, a1, a2 = o0 + j0 * KEY_TILE[0], o1 + j1 * KEY_TILE[1], o2 + j2 * KEY_TILE[2]
             end2 = stop2
+        m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
+        y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
-        real = on_grid(x0, x1, x2, key_grid)
-        k = load_rows(key, address(x0, x1, x2, key_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, True)
-        v = load_rows(value, address(x0, x1, x2, value_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, True)
+        k = load_box(
+            key, key_box, batch, kv_head, y0, y1, y2, x0, x1, x2, key_strides, key_grid,
+            KEY_TILE, HEAD_DIM, BLOCK_DIM, True, WIDE, BOXED,
+        )  # fmt: skip
+        v = load_box(
+            value, value_box, batch, kv_head, y0, y1, y2, x0, x1, x2, value_strides, key_grid,
+            KEY_TILE, VALUE_DIM, BLOCK_VALUE, True, WIDE, BOXED,
+        )  # fmt: skip
         seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)
         logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
         if BIAS:
@@ -184,14 +195,14 @@ def grad_queries(
 
 @triton.jit
 def grad_keys(
-    query, key, value, bias, grad_out, delta, level, grad_key, grad_value,
+    query, key, value, query_box, grad_box, bias, grad_out, delta, level, grad_key, grad_value,
     query_strides, key_strides, value_strides, grad_strides, grad_key_strides, grad_value_strides, bias_strides,
     tiles, rows, stands, columns, list_stride, counts, query_grid, key_grid, steps, bias_low,
     heads, group, scale,
     QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     LISTS: tl.constexpr, BIAS: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr, BOXED: tl.constexpr,
 ):  # fmt: skip
     """A program for each tile of keys, batch entry and kv head: it walks over the tiles of queries that see it, for
     each query head of the kv head. ``stands``: the tables of the queries' walk, which say where queries stand."""
@@ -245,18 +256,24 @@ def grad_keys(
         row_base = batch.to(tl.int64) * query_grid[0] * query_grid[1] * query_grid[2] * heads + head
         for number in range(fulls):
             if LISTS:
-                m0, m1 = q0, q1
-                m2 = tl.load(columns + (first_full + number) * 2) + q2
+                a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * 2)
             else:
                 j0, j1, j2 = full_tile(number, f1, f2, AXES)
-                m0 = o0 + (b0 + j0) * QUERY_TILE[0] + q0
-                m1 = o1 + (b1 + j1) * QUERY_TILE[1] + q1
-                m2 = o2 + (b2 + j2) * QUERY_TILE[2] + q2
+                a0 = o0 + (b0 + j0) * QUERY_TILE[0]
+                a1 = o1 + (b1 + j1) * QUERY_TILE[1]
+                a2 = o2 + (b2 + j2) * QUERY_TILE[2]
+            m0, m1, m2 = a0 + q0, a1 + q1, a2 + q2
+            y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
             x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
-            real = on_grid(x0, x1, x2, query_grid)
             row = row_base + ((x0.to(tl.int64) * query_grid[1] + x1) * query_grid[2] + x2) * heads
-            q = load_rows(q_base, address(x0, x1, x2, query_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, False)
-            do = load_rows(do_base, address(x0, x1, x2, grad_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, False)
+            q = load_box(
+                q_base, query_box, batch, head, y0, y1, y2, x0, x1, x2, query_strides, query_grid,
+                QUERY_TILE, HEAD_DIM, BLOCK_DIM, False, WIDE, BOXED,
+            )  # fmt: skip
+            do = load_box(
+                do_base, grad_box, batch, head, y0, y1, y2, x0, x1, x2, grad_strides, query_grid,
+                QUERY_TILE, VALUE_DIM, BLOCK_VALUE, False, WIDE, BOXED,
+            )  # fmt: skip
             base = tl.load(level + row)
             less = tl.load(delta + row)
             logits = multiply(k, tl.trans(q), tl.zeros((KEYS, QUERIES), tl.float32), PRECISION, WIDEN) * logit
@@ -279,21 +296,26 @@ def grad_keys(
 
         for number in range(partials):
             if LISTS:
-                m0, m1 = q0, q1
                 entry = columns + (first_partial + number) * 2
-                m2 = tl.load(entry) + q2
+                a0, a1, a2 = 0, 0, tl.load(entry)
                 end2 = tl.minimum(stop2, tl.load(entry + 1))
             else:
                 j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
-                m0 = o0 + j0 * QUERY_TILE[0] + q0
-                m1 = o1 + j1 * QUERY_TILE[1] + q1
-                m2 = o2 + j2 * QUERY_TILE[2] + q2
+                a0, a1, a2 = o0 + j0 * QUERY_TILE[0], o1 + j1 * QUERY_TILE[1], o2 + j2 * QUERY_TILE[2]
                 end2 = stop2
+            m0, m1, m2 = a0 + q0, a1 + q1, a2 + q2
+            y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
             x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
             real = on_grid(x0, x1, x2, query_grid)
             row = row_base + ((x0.to(tl.int64) * query_grid[1] + x1) * query_grid[2] + x2) * heads
-            q = load_rows(q_base, address(x0, x1, x2, query_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, True)
-            do = load_rows(do_base, address(x0, x1, x2, grad_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, True)
+            q = load_box(
+                q_base, query_box, batch, head, y0, y1, y2, x0, x1, x2, query_strides, query_grid,
+                QUERY_TILE, HEAD_DIM, BLOCK_DIM, True, WIDE, BOXED,
+            )  # fmt: skip
+            do = load_box(
+                do_base, grad_box, batch, head, y0, y1, y2, x0, x1, x2, grad_strides, query_grid,
+                QUERY_TILE, VALUE_DIM, BLOCK_VALUE, True, WIDE, BOXED,
+            )  # fmt: skip
             base = tl.load(level + row, mask=real, other=0.0)
             less = tl.load(delta + row, mask=real, other=0.0)
             seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)

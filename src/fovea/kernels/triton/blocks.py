@@ -6,6 +6,7 @@ The table is a tensor on the device; the lists that the kernels walk over are ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from fovea.kernels.problem import Problem
 from fovea.kernels.triton import launch
-from fovea.kernels.triton.tables import ONE, RECORD, Walk
-from fovea.kernels.triton.tiling import Tile, sizes
+from fovea.kernels.triton.tables import ONE, RECORD, Walk, on_device
+from fovea.kernels.triton.tiling import Tile, copies_boxes, sizes
 from fovea.patterns import Full
 
 
@@ -62,7 +63,7 @@ def block_attention(
 ) -> Any:
     """Attention in which each block of queries sees the key blocks that ``index`` lists for it.
 
-    Differentiable in query, key and value, and through lse; deterministic.
+    Differentiable in query, key and value, and through lse, once; deterministic; one node for torch.compile.
 
     Args:
         query: ``[batch, queries, heads, head_dim]``; float32, bfloat16 or float16.
@@ -86,7 +87,7 @@ def block_attention(
     if index.ndim != 4 or tuple(index.shape[:3]) != wanted:
         raise ValueError(f"index has shape {tuple(index.shape)}; it must be {wanted} and the most blocks of a row")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    out, lse = _Blocks.apply(query, key, value, index, shape, scale)  # type: ignore[misc]
+    out, lse = torch.ops.fovea.block_attention(query, key, value, index, query_block, key_block, causal, scale)
     return (out, lse) if return_lse else out
 
 
@@ -99,34 +100,70 @@ def mask(index: Tensor, shape: Sizes) -> Tensor:
     return tokens & (key <= query[:, None] + shape.position) if shape.causal else tokens
 
 
-class _Blocks(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, index: Tensor, shape: Sizes, scale: float) -> Any:
-        batch, queries, heads, dim = query.shape
-        problem = Problem(
-            Full(), (queries,), (key.shape[1],), batch, heads, key.shape[2], dim, value.shape[-1], 0, False, scale,
-            query.dtype, query.device, any(ctx.needs_input_grad[:3]),
-        )  # fmt: skip
-        tile = tile_of(problem, shape)
-        walks = launch.Walks(tile, query_walk(index, shape, tile.query_tile[2], tile.key_tile[2]))
-        stride = walks.queries.counts[2]
-        out, lse = launch.forward(problem, walks, query, key, value, None, None, None, stride)
-        ctx.save_for_backward(query, key, value, out, lse, index)
-        ctx.problem, ctx.shape, ctx.walks = problem, shape, walks
-        ctx.set_materialize_grads(False)
-        return out, lse
+@torch.library.custom_op("fovea::block_attention", mutates_args=())
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, index: Tensor, query_block: int, key_block: int, causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    shape = Sizes(query.shape[1], key.shape[1], query_block, key_block, causal)
+    problem = _problem(query, key, value, scale, grad=False)
+    tile = tile_of(problem, shape)
+    walks = launch.Walks(tile, query_walk(index, shape, tile.query_tile[2], tile.key_tile[2]))
+    return launch.forward(problem, walks, query, key, value, None, None, None, walks.queries.counts[2])
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        grad_out, grad_lse = grads
-        query, key, value, out, lse, index = ctx.saved_tensors
-        tile, queries = ctx.walks.tile, ctx.walks.queries
-        keys = key_walk(index, ctx.shape, tile.grad_query_tile[2], tile.grad_key_tile[2])
-        dq, dk, dv, *_ = launch.backward(
-            ctx.problem, launch.Walks(tile, queries, keys), torch.zeros_like(out) if grad_out is None else grad_out,
-            grad_lse, query, key, value, out, lse, None, None, None, (queries.counts[2], keys.counts[2]),
-        )  # fmt: skip
-        return dq, dk, dv, None, None, None
+
+@torch.library.custom_op("fovea::block_attention_backward", mutates_args=())
+def _backward(
+    grad_out: Tensor, grad_lse: Tensor | None, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor,
+    index: Tensor, query_block: int, key_block: int, causal: bool, scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    shape = Sizes(query.shape[1], key.shape[1], query_block, key_block, causal)
+    problem = _problem(query, key, value, scale, grad=True)
+    tile = tile_of(problem, shape)
+    queries = query_walk(index, shape, tile.query_tile[2], tile.key_tile[2])
+    keys = key_walk(index, shape, tile.grad_query_tile[2], tile.grad_key_tile[2])
+    dq, dk, dv, *_ = launch.backward(
+        problem, launch.Walks(tile, queries, keys), grad_out, grad_lse, query, key, value, out, lse, None, None, None,
+        (queries.counts[2], keys.counts[2]),
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+def _problem(query: Tensor, key: Tensor, value: Tensor, scale: float, *, grad: bool) -> Problem:
+    batch, queries, heads, dim = query.shape
+    return Problem(
+        Full(), (queries,), (key.shape[1],), batch, heads, key.shape[2], dim, value.shape[-1], 0, False, scale,
+        query.dtype, query.device, grad,
+    )  # fmt: skip
+
+
+@_forward.register_fake
+def _(query, key, value, index, query_block, key_block, causal, scale):
+    out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    return out, query.new_empty(query.shape[:-1], dtype=torch.float32)
+
+
+@_backward.register_fake
+def _(grad_out, grad_lse, query, key, value, out, lse, index, query_block, key_block, causal, scale):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (query, key, value))
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    query, key, value, index, *ctx.given = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(query, key, value, *output, index)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
+    if grad_out is None and grad_lse is None:
+        return (None,) * 8
+    query, key, value, out, lse, index = ctx.saved_tensors
+    grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+    grads = torch.ops.fovea.block_attention_backward(grad_out, grad_lse, query, key, value, out, lse, index, *ctx.given)
+    return (*grads, None, None, None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
 
 
 def tile_of(problem: Problem, shape: Sizes) -> Tile:
@@ -140,7 +177,7 @@ def tile_of(problem: Problem, shape: Sizes) -> Tile:
     return Tile(
         inside(own.rows, shape.query_block), inside(own.columns, shape.key_block),
         inside(grad.columns, shape.query_block), inside(grad.rows, shape.key_block),
-        own.warps, own.stages, grad.warps, grad.stages,
+        own.warps, own.stages, grad.warps, grad.stages, copies_boxes(problem.device),
     )  # fmt: skip
 
 
@@ -238,10 +275,16 @@ def _records(first: Tensor, count: Tensor, *ranges: Tensor) -> Tensor:
     return torch.stack([*head, *spread], -1).to(torch.int32)
 
 
+@lru_cache(maxsize=16)
+def _one(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The tables of an axis of one place."""
+    return on_device(ONE.tiles, device), on_device(ONE.rows, device)
+
+
 def _walk(tiles: Tensor, start: Tensor, stop: Tensor, columns: Tensor, groups: int, device: torch.device) -> Walk:
     zeros = torch.zeros_like(start)
     rows = torch.stack([start, stop, zeros, zeros], -1).to(torch.int32)
-    one, row = (torch.as_tensor(table, dtype=torch.int32).to(device) for table in (ONE.tiles, ONE.rows))
+    one, row = _one(device)
     assert tiles.shape[-1] == RECORD
     return Walk(
         (one, one, tiles.contiguous()), (row, row, rows), columns, (1, 1, tiles.shape[1]), (1, 1, 1), 1, True, False,

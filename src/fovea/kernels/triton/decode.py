@@ -18,9 +18,9 @@ from fovea.kernels.problem import Problem
 from fovea.kernels.triton.call import call
 from fovea.kernels.triton.interpreter import interpreted
 from fovea.kernels.triton.launch import block, dense_rows, precision
-from fovea.kernels.triton.tables import block_lists, pattern_axis
+from fovea.kernels.triton.tables import block_lists, on_device, pattern_axis
 from fovea.kernels.triton.tile import LN2, LOG2E, load_rows, multiply, store_rows
-from fovea.patterns import Blocks, GridPattern
+from fovea.patterns import BlockPattern, GridPattern
 
 ROWS = 64
 """The most queries times heads of a kv head that make one program's rows."""
@@ -113,7 +113,7 @@ def decodes(problem: Problem) -> bool:
     if len(problem.query_grid) != 1 or problem.bias or problem.extra or problem.queries * problem.group > ROWS:
         return False
     pattern = problem.pattern
-    if isinstance(pattern, Blocks):
+    if isinstance(pattern, BlockPattern):
         if pattern.table(problem.queries, problem.keys).rows != 1:
             return False
     elif not isinstance(pattern, GridPattern) or problem.spans[0].step != 1 or problem.spans[0].padding != (0, 0):
@@ -154,9 +154,9 @@ def forward(problem: Problem, query: Tensor, key: Tensor, value: Tensor) -> tupl
 
 
 @lru_cache(maxsize=256)
-def _host_tables(pattern: GridPattern | Blocks, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
+def _host_tables(pattern: GridPattern | BlockPattern, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
     """What each query sees, ``[queries, 4]``, and the tiles of the keys that some query sees, ``[tiles, 2]``."""
-    if isinstance(pattern, Blocks):
+    if isinstance(pattern, BlockPattern):
         size = block(queries)
         _, rows, columns = block_lists(pattern.table(queries, keys), size, KEYS)
         return rows, columns
@@ -167,6 +167,8 @@ def _host_tables(pattern: GridPattern | Blocks, queries: int, keys: int) -> tupl
 
 
 @lru_cache(maxsize=256)
-def _tables(pattern: GridPattern | Blocks, queries: int, keys: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tables(
+    pattern: GridPattern | BlockPattern, queries: int, keys: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     rows, columns = _host_tables(pattern, queries, keys)
-    return tuple(torch.from_numpy(t.astype(np.int32)).contiguous().to(device) for t in (rows, columns))  # type: ignore[return-value]
+    return on_device(rows, device), on_device(columns, device)

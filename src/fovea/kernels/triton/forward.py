@@ -15,9 +15,9 @@ from fovea.kernels.triton.tile import (
     LOG2E,
     address,
     full_tile,
+    load_box,
     load_rows,
     multiply,
-    on_grid,
     partial_tile,
     places,
     row_axis,
@@ -27,12 +27,12 @@ from fovea.kernels.triton.tile import (
 
 
 @triton.jit
-def _fold(total, top, mass, logits, v, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
-    """Take a tile of keys in. ``logits`` are in base 2."""
-    higher = tl.maximum(top, tl.max(logits, 1))
+def _fold(total, top, mass, logits, factor, v, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
+    """Take a tile of keys in. ``factor > 0`` makes logits those of base 2: here, where it costs no operation a pair."""
+    higher = tl.maximum(top, tl.max(logits, 1) * factor)
     # Rows that have seen nothing yet have a top of -inf: they subtract 0 instead.
     level = tl.where(higher == float("-inf"), 0.0, higher)
-    weights = tl.exp2(logits - level[:, None])
+    weights = tl.exp2(logits * factor - level[:, None])
     shrink = tl.exp2(top - level)
     mass = mass * shrink + tl.sum(weights, 1)
     total = multiply(weights.to(v.dtype), v, total * shrink[:, None], PRECISION, WIDEN)
@@ -41,17 +41,18 @@ def _fold(total, top, mass, logits, v, PRECISION: tl.constexpr, WIDEN: tl.conste
 
 @triton.jit
 def attend(
-    query, key, value, bias, extra_key, extra_value, out, lse,
+    query, key, value, key_box, value_box, bias, extra_key, extra_value, out, lse,
     query_strides, key_strides, value_strides, extra_key_strides, extra_value_strides, bias_strides,
     tiles, rows, columns, list_stride, counts, query_grid, key_grid, steps, bias_low,
     heads, group, extra, scale,
     QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    LISTS: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr,
+    LISTS: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr, POSITIVE: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr, BOXED: tl.constexpr,
 ):  # fmt: skip
     """Strides are of batch, the three axes and the head (bias: of head and axes; extra: of batch, token and head).
-    ``list_stride``: from the lists of one kv head to those of the next, in row tiles."""
+    ``list_stride``: from the lists of one kv head to those of the next, in row tiles. ``key_box`` and ``value_box``:
+    see ``load_box``. ``POSITIVE``: whether ``scale > 0``."""
     QUERIES: tl.constexpr = QUERY_TILE[0] * QUERY_TILE[1] * QUERY_TILE[2]
     KEYS: tl.constexpr = KEY_TILE[0] * KEY_TILE[1] * KEY_TILE[2]
     programs = counts[0] * counts[1] * counts[2]
@@ -96,24 +97,36 @@ def attend(
         s2 = tl.load(rows[2] + q2 * 4 + 2, mask=in2, other=0) + bias_low[2]
 
     logit = scale * LOG2E
+    if BIAS or not POSITIVE:
+        factor = 1.0
+    else:
+        factor = logit
     top = tl.full((QUERIES,), float("-inf"), tl.float32)
     mass = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, BLOCK_VALUE), tl.float32)
 
     for number in range(fulls):
         if LISTS:
-            m0, m1 = k0, k1
-            m2 = tl.load(columns + (first_full + number) * 2) + k2
+            a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * 2)
         else:
             j0, j1, j2 = full_tile(number, f1, f2, AXES)
-            m0 = o0 + (b0 + j0) * KEY_TILE[0] + k0
-            m1 = o1 + (b1 + j1) * KEY_TILE[1] + k1
-            m2 = o2 + (b2 + j2) * KEY_TILE[2] + k2
+            a0 = o0 + (b0 + j0) * KEY_TILE[0]
+            a1 = o1 + (b1 + j1) * KEY_TILE[1]
+            a2 = o2 + (b2 + j2) * KEY_TILE[2]
+        m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
+        y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
-        real = on_grid(x0, x1, x2, key_grid)
-        k = load_rows(key, address(x0, x1, x2, key_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, PADDED)
-        v = load_rows(value, address(x0, x1, x2, value_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, PADDED)
-        logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
+        k = load_box(
+            key, key_box, batch, kv_head, y0, y1, y2, x0, x1, x2, key_strides, key_grid,
+            KEY_TILE, HEAD_DIM, BLOCK_DIM, PADDED, WIDE, BOXED,
+        )  # fmt: skip
+        v = load_box(
+            value, value_box, batch, kv_head, y0, y1, y2, x0, x1, x2, value_strides, key_grid,
+            KEY_TILE, VALUE_DIM, BLOCK_VALUE, PADDED, WIDE, BOXED,
+        )  # fmt: skip
+        logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN)
+        if BIAS or not POSITIVE:
+            logits *= logit
         if BIAS:
             place = (
                 (m0[None, :] - s0[:, None]) * bias_strides[1]
@@ -121,26 +134,32 @@ def attend(
                 + (m2[None, :] - s2[:, None]) * bias_strides[3]
             )
             logits += tl.load(table + place, mask=inside[:, None], other=0.0).to(tl.float32) * LOG2E
-        total, top, mass = _fold(total, top, mass, logits, v, PRECISION, WIDEN)
+        total, top, mass = _fold(total, top, mass, logits, factor, v, PRECISION, WIDEN)
 
     for number in range(partials):
         if LISTS:
-            m0, m1 = k0, k1
             entry = columns + (first_partial + number) * 2
-            m2 = tl.load(entry) + k2
+            a0, a1, a2 = 0, 0, tl.load(entry)
             end2 = tl.minimum(stop2, tl.load(entry + 1))
         else:
             j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
-            m0 = o0 + j0 * KEY_TILE[0] + k0
-            m1 = o1 + j1 * KEY_TILE[1] + k1
-            m2 = o2 + j2 * KEY_TILE[2] + k2
+            a0, a1, a2 = o0 + j0 * KEY_TILE[0], o1 + j1 * KEY_TILE[1], o2 + j2 * KEY_TILE[2]
             end2 = stop2
+        m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
+        y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
-        real = on_grid(x0, x1, x2, key_grid)
-        k = load_rows(key, address(x0, x1, x2, key_strides, WIDE), real, HEAD_DIM, BLOCK_DIM, True)
-        v = load_rows(value, address(x0, x1, x2, value_strides, WIDE), real, VALUE_DIM, BLOCK_VALUE, True)
+        k = load_box(
+            key, key_box, batch, kv_head, y0, y1, y2, x0, x1, x2, key_strides, key_grid,
+            KEY_TILE, HEAD_DIM, BLOCK_DIM, True, WIDE, BOXED,
+        )  # fmt: skip
+        v = load_box(
+            value, value_box, batch, kv_head, y0, y1, y2, x0, x1, x2, value_strides, key_grid,
+            KEY_TILE, VALUE_DIM, BLOCK_VALUE, True, WIDE, BOXED,
+        )  # fmt: skip
         seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)
-        logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
+        logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN)
+        if BIAS or not POSITIVE:
+            logits *= logit
         if BIAS:
             place = (
                 (m0[None, :] - s0[:, None]) * bias_strides[1]
@@ -149,7 +168,7 @@ def attend(
             )
             logits += tl.load(table + place, mask=seen & inside[:, None], other=0.0).to(tl.float32) * LOG2E
         logits = tl.where(seen, logits, float("-inf"))
-        total, top, mass = _fold(total, top, mass, logits, v, PRECISION, WIDEN)
+        total, top, mass = _fold(total, top, mass, logits, factor, v, PRECISION, WIDEN)
 
     if EXTRA:
         extra_key += batch.to(tl.int64) * extra_key_strides[0] + kv_head.to(tl.int64) * extra_key_strides[2]
@@ -159,9 +178,11 @@ def attend(
             real = token < extra
             k = load_rows(extra_key, token * extra_key_strides[1], real, HEAD_DIM, BLOCK_DIM, True)
             v = load_rows(extra_value, token * extra_value_strides[1], real, VALUE_DIM, BLOCK_VALUE, True)
-            logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
+            logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN)
+            if BIAS or not POSITIVE:
+                logits *= logit
             logits = tl.where(real[None, :], logits, float("-inf"))
-            total, top, mass = _fold(total, top, mass, logits, v, PRECISION, WIDEN)
+            total, top, mass = _fold(total, top, mass, logits, factor, v, PRECISION, WIDEN)
 
     blind = mass == 0.0
     total = total / tl.where(blind, 1.0, mass)[:, None]

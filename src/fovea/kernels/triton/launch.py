@@ -17,7 +17,8 @@ from fovea.kernels.triton.forward import attend
 from fovea.kernels.triton.interpreter import interpreted, mend
 from fovea.kernels.triton.tables import AXES, Walk, walk
 from fovea.kernels.triton.tiling import Tile
-from fovea.patterns import Blocks, Full, GridPattern
+from fovea.patterns import BlockPattern, Full, GridPattern
+from fovea.patterns.pattern import Grid
 
 if interpreted():
     mend()
@@ -42,7 +43,7 @@ class Walks:
 def walks(problem: Problem, tile: Tile) -> Walks:
     """Of a grid or a block pattern."""
     pattern = problem.pattern
-    assert isinstance(pattern, GridPattern | Blocks)
+    assert isinstance(pattern, GridPattern | BlockPattern)
     grids = pattern, problem.query_grid, problem.key_grid
     device = problem.device
     keys = walk(*grids, tile.grad_query_tile, tile.grad_key_tile, True, device) if problem.grad else None
@@ -66,14 +67,16 @@ def forward(
     lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
     tile, queries = found.tile, found.queries
     shared = _shared(problem, queries, key, query, bias, list_stride)
+    boxes, boxed = _boxes(tile, queries, tile.key_tile, key, value)
     extras, extra_strides = _extras(problem, key, value, extra_key, extra_value)
     call(
         attend, (queries.programs * problem.batch * problem.heads,),
-        query, key, value, lse if bias is None else bias.contiguous(), *extras, out, lse,
+        query, key, value, *boxes, lse if bias is None else bias.contiguous(), *extras, out, lse,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value), **extra_strides,
         tiles=queries.tiles, rows=queries.rows, columns=queries.columns, counts=queries.counts, steps=queries.steps,
         extra=problem.extra, **shared, QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile, LISTS=queries.lists,
-        PADDED=queries.padded, EXTRA=problem.extra > 0, num_warps=tile.warps, num_stages=tile.stages,
+        PADDED=queries.padded, EXTRA=problem.extra > 0, POSITIVE=problem.scale > 0, BOXED=boxed,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out, lse
 
@@ -100,16 +103,17 @@ def backward(
     tile, queries = found.tile, found.queries
     table = level if bias is None else bias.contiguous()
     extras, extra_strides = _extras(problem, key, value, extra_key, extra_value)
+    boxes, boxed = _boxes(tile, queries, tile.key_tile, key, value)
     dq = torch.empty_like(query, memory_format=torch.contiguous_format)
     call(
         kernels.grad_queries, (queries.programs * problem.batch * problem.heads,),
-        query, key, value, table, *extras, grad_out, delta, level, dq,
+        query, key, value, *boxes, table, *extras, grad_out, delta, level, dq,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value),
         grad_strides=_strides(grad_out), **extra_strides,
         tiles=queries.tiles, rows=queries.rows, columns=queries.columns, counts=queries.counts, steps=queries.steps,
         extra=problem.extra, **_shared(problem, queries, key, query, bias, list_stride[0]),
         QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile, LISTS=queries.lists, PADDED=queries.padded,
-        EXTRA=problem.extra > 0, num_warps=tile.warps, num_stages=tile.stages,
+        EXTRA=problem.extra > 0, BOXED=boxed, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     dk, dv = _keys(problem, found.keys, queries, tile, grad_out, delta, level, query, key, value, bias, list_stride[1])
     dbias = None if bias is None else _bias(problem, queries, grad_out, delta, level, query, key, value, bias)
@@ -151,14 +155,15 @@ def _keys(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of keys and values, in their dtype."""
     dk, dv = (torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (key, value))
+    boxes, boxed = _boxes(tile, keys, tile.grad_query_tile, query, grad_out)
     call(
         kernels.grad_keys, (keys.programs * problem.batch * problem.kv_heads,),
-        query, key, value, level if bias is None else bias.contiguous(), grad_out, delta, level, dk, dv,
+        query, key, value, *boxes, level if bias is None else bias.contiguous(), grad_out, delta, level, dk, dv,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value),
         grad_strides=_strides(grad_out), grad_key_strides=_strides(dk), grad_value_strides=_strides(dv),
         tiles=keys.tiles, rows=keys.rows, stands=queries.rows, columns=keys.columns, counts=keys.counts,
         steps=keys.steps, **_shared(problem, keys, key, query, bias, list_stride),
-        QUERY_TILE=tile.grad_query_tile, KEY_TILE=tile.grad_key_tile, LISTS=keys.lists,
+        QUERY_TILE=tile.grad_query_tile, KEY_TILE=tile.grad_key_tile, LISTS=keys.lists, BOXED=boxed,
         num_warps=tile.grad_warps, num_stages=tile.grad_stages,
     )  # fmt: skip
     return dk, dv
@@ -213,6 +218,36 @@ def _bias(
         BLOCK_VALUE=block(problem.value_dim), ROWS=ROWS,
     )  # fmt: skip
     return partial.sum(0).to(bias.dtype)
+
+
+def _boxes(tile: Tile, found: Walk, box: Grid, *tensors: Tensor) -> tuple[tuple[Any, ...], bool]:
+    """Descriptors of the tensors of which a program reads boxes, or the tensors again, and whether they are described:
+    where the tile wants it, the columns are neighbours and the memory is as the hardware needs it."""
+    if not tile.described or found.steps != (1, 1, 1):
+        return tensors, False
+    described = tuple(_descriptor(tensor, box) for tensor in tensors)
+    return (tensors, False) if None in described else (described, True)
+
+
+def _descriptor(tensor: Tensor, box: Grid) -> Any:
+    """Of a whole tensor as ``[batch, three axes, heads * width]`` with boxes of one head; none where the hardware
+    cannot copy such boxes."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    batch, *axes, head, channel = tensor.stride()
+    *sizes, heads, width = tensor.shape
+    item = tensor.element_size()
+    if width != block(width) or channel != 1 or (heads > 1 and head != width):
+        return None
+    # The hardware wants strides of whole 16 bytes, also where an axis has one place and its stride is never used.
+    row = heads * width
+    strides = [row if size == 1 else stride for size, stride in zip(sizes, (batch, *axes), strict=True)]
+    missing = AXES - len(axes)
+    strides = [strides[0], *(row,) * missing, *strides[1:], 1]
+    shape = [sizes[0], *(1,) * missing, *sizes[1:], row]
+    if tensor.data_ptr() % 16 or any(stride <= 0 or stride * item % 16 for stride in strides[:-1]):
+        return None
+    return TensorDescriptor(tensor, shape, strides, [1, *box, width])
 
 
 def block(width: int) -> int:

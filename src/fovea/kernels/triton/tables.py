@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fovea.patterns import Blocks, GridPattern
+from fovea.patterns import BlockPattern, GridPattern
 from fovea.patterns.blocks import BlockTable
 from fovea.patterns.pattern import Grid
 from fovea.patterns.spans import IntArray, Spans
@@ -174,7 +174,7 @@ ONE = AxisWalk(np.array([[0, 1, 0, 0, 0, 1, 0, 1]]), np.array([[0, 1, 0, 0]]))
 
 @lru_cache(maxsize=128)
 def walk(
-    pattern: GridPattern | Blocks,
+    pattern: GridPattern | BlockPattern,
     query_grid: Grid,
     key_grid: Grid,
     query_tile: Grid,
@@ -183,7 +183,7 @@ def walk(
     device: torch.device,
 ) -> Walk:
     """The walk of a pattern over tiles of three axes; with ``inverse`` from keys to queries."""
-    if isinstance(pattern, Blocks):
+    if isinstance(pattern, BlockPattern):
         table = pattern.table(query_grid[0], key_grid[0])
         return listed(*block_lists(table, query_tile[-1], key_tile[-1], inverse), device)
     missing = AXES - len(query_grid)
@@ -193,8 +193,8 @@ def walk(
     ]
     spans = pattern.spans(query_grid, key_grid)
     return Walk(
-        tiles=tuple(_device(axis.tiles, device) for axis in axes),
-        rows=tuple(_device(axis.rows, device) for axis in axes),
+        tiles=tuple(on_device(axis.tiles, device) for axis in axes),
+        rows=tuple(on_device(axis.rows, device) for axis in axes),
         columns=torch.zeros(2, dtype=torch.int32, device=device),
         counts=tuple(len(axis.tiles) for axis in axes),
         steps=(1,) * missing + tuple(axis.step for axis in spans),
@@ -209,9 +209,9 @@ def walk(
 def listed(tiles: IntArray, rows: IntArray, columns: IntArray, device: torch.device) -> Walk:
     """The walk of a table of lists along one axis."""
     return Walk(
-        tiles=(_device(ONE.tiles, device), _device(ONE.tiles, device), _device(tiles, device)),
-        rows=(_device(ONE.rows, device), _device(ONE.rows, device), _device(rows, device)),
-        columns=_device(columns if columns.size else np.zeros((1, 2), np.int64), device),
+        tiles=(on_device(ONE.tiles, device), on_device(ONE.tiles, device), on_device(tiles, device)),
+        rows=(on_device(ONE.rows, device), on_device(ONE.rows, device), on_device(rows, device)),
+        columns=on_device(columns if columns.size else np.zeros((1, 2), np.int64), device),
         counts=(1, 1, len(tiles)),
         steps=(1, 1, 1),
         axes=1,
@@ -222,8 +222,9 @@ def listed(tiles: IntArray, rows: IntArray, columns: IntArray, device: torch.dev
     )
 
 
-def _device(table: IntArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(table.astype(np.int32)).contiguous().to(device)
+def on_device(table: IntArray, device: torch.device) -> Tensor:
+    # Without waiting: what is copied from pageable memory is staged before the call returns.
+    return torch.from_numpy(table.astype(np.int32)).contiguous().to(device, non_blocking=True)
 
 
 def block_lists(

@@ -80,8 +80,8 @@ def add_up(states, chunks, size, BLOCK: tl.constexpr, REVERSE: tl.constexpr):
 def outputs(
     query, key, value, states, masses, out, norm, tokens, heads, chunks, scale, eps,
     FEATURES: tl.constexpr, DIM: tl.constexpr, BLOCK_FEATURES: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    CHUNK: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr, STATE_PRECISION: tl.constexpr,
-    WIDEN: tl.constexpr,
+    CHUNK: tl.constexpr, TOKENS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+    STATE_PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """A program for each block of tokens and head."""
     block = tl.program_id(0)
@@ -122,7 +122,7 @@ def outputs(
         a = tl.where(other[None, :] <= token[:, None], 1 + s + 0.5 * s * s, 0.0)
         mass += tl.sum(a, 1)
         total = multiply(a.to(v.dtype), v, total, PRECISION, WIDEN)
-    mass += eps
+    mass = mass + eps if NORMALISED else tl.full((TOKENS,), 1.0, tl.float32)
     store_rows(out, row * DIM, inside, total / mass[:, None], DIM, BLOCK_DIM)
     tl.store(norm + row, mass, mask=inside)
 

@@ -69,6 +69,20 @@ def load_rows(tensor, where, inside, DIM: tl.constexpr, BLOCK: tl.constexpr, MAS
 
 
 @triton.jit
+def load_box(
+    tensor, box, batch, head, y0, y1, y2, x0, x1, x2, strides, grid,
+    TILE: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
+    BOXED: tl.constexpr,
+):  # fmt: skip
+    """``[tokens, BLOCK]``: the tile that begins at ``y`` and whose tokens are at ``x``; zeros out of the grid where it
+    is ``MASKED``. With ``BOXED`` from ``box``, a descriptor of the whole tensor, in one copy by the hardware; else from
+    ``tensor``, which begins at the batch entry and head."""
+    if BOXED:
+        return box.load([batch, y0, y1, y2, head * DIM]).reshape(TILE[0] * TILE[1] * TILE[2], DIM)
+    return load_rows(tensor, address(x0, x1, x2, strides, WIDE), on_grid(x0, x1, x2, grid), DIM, BLOCK, MASKED)
+
+
+@triton.jit
 def store_rows(tensor, where, inside, values, DIM: tl.constexpr, BLOCK: tl.constexpr):
     """The inverse of ``load_rows``, in the tensor's dtype."""
     lane = tl.arange(0, BLOCK)

@@ -14,7 +14,7 @@ import torch
 from fovea.kernels.problem import Problem
 from fovea.kernels.triton.interpreter import interpreted
 from fovea.kernels.triton.tables import AXES, pattern_axis
-from fovea.patterns import Blocks, GridPattern
+from fovea.patterns import BlockPattern, GridPattern
 from fovea.patterns.pattern import Grid
 
 MASK = 0.35
@@ -35,6 +35,8 @@ class Tile:
         query_tile, key_tile: of the kernels whose programs own queries.
         grad_query_tile, grad_key_tile: of the kernel whose programs own keys.
         warps, stages, grad_warps, grad_stages: warps of a program and stages of its pipeline, of each.
+        described: whether programs read boxes through descriptors of the tensors, in one copy by the hardware, where
+            these are laid out for it.
     """
 
     query_tile: Grid
@@ -45,6 +47,7 @@ class Tile:
     stages: int = 2
     grad_warps: int = 4
     grad_stages: int = 2
+    described: bool = False
 
     def but(self, **changes: Any) -> Tile:
         """The same with other values."""
@@ -68,6 +71,11 @@ def shared_memory(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
 
 
+def copies_boxes(device: torch.device) -> bool:
+    """Whether the device copies boxes of up to five axes by itself (compute capability 9.0 and newer)."""
+    return device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def takes(problem: Problem, size: Size) -> int:
     """Bytes of shared memory that a program takes: its rows, and the stages of the rows it walks over."""
     key, value = (max(16, 1 << (width - 1).bit_length()) for width in (problem.head_dim, problem.value_dim))
@@ -86,23 +94,30 @@ def sizes(problem: Problem) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
 
 
 def _sizes(problem: Problem) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
+    """What the assembler finds registers for, or nearly (the tests compile them and count what is spilled)."""
     width = max(problem.head_dim, problem.value_dim)
     if interpreted() and problem.device.type == "cpu":
         return (Size(16, 16, 4, 1),), (Size(16, 16, 4, 1),)
     if problem.dtype.itemsize == 4:
-        if width > 128:
-            return (Size(32, 32, 4, 1), Size(16, 32, 4, 1)), (Size(16, 32, 4, 1),)
-        return (Size(64, 32, 4, 2), Size(32, 32, 4, 2)), (Size(32, 32, 4, 1), Size(32, 16, 4, 1))
+        if width > 64:
+            return (Size(16, 32, 4, 1),), (Size(16, 32, 4, 1),)
+        if problem.grad:
+            return (Size(32, 32, 8, 1), Size(32, 32, 4, 1)), (Size(32, 32, 8, 1), Size(32, 16, 4, 1))
+        return (Size(64, 32, 8, 2), Size(32, 32, 4, 2)), ()
+    if problem.bias:
+        # Places in the table of biases take registers for each pair.
+        wide = (Size(64, 32, 4, 2), Size(32, 32, 4, 2)) if width <= 128 else (Size(32, 32, 4, 1),)
+        return wide, (wide if problem.grad else ())
     if problem.grad:
         if width > 128:
             return (Size(64, 32, 4, 1), Size(32, 32, 4, 1)), (Size(32, 32, 4, 1),)
-        if width > 64:
-            return (Size(128, 64, 8, 2), Size(64, 64, 4, 2)), (Size(128, 64, 8, 2), Size(64, 64, 4, 2))
-        return (Size(128, 64, 4, 2), Size(64, 64, 4, 2)), (Size(128, 64, 8, 2), Size(64, 64, 4, 2))
+        queries = (Size(128, 64, 8 if width > 64 else 4, 2), Size(64, 64, 4, 2))
+        return queries, (Size(128, 64, 8, 2), Size(128, 32, 8, 2), Size(64, 64, 4, 2), Size(64, 32, 4, 2))
     if width > 128:
         return (Size(128, 64, 8, 2), Size(64, 64, 4, 2)), ()
     if width > 64:
-        return (Size(128, 128, 8, 2), Size(128, 64, 8, 3), Size(64, 64, 4, 3)), ()
+        squares = (Size(128, 128, 8, 2),) if copies_boxes(problem.device) else ()
+        return (*squares, Size(128, 64, 8, 3), Size(128, 64, 8, 2), Size(64, 64, 4, 3)), ()
     return (Size(128, 128, 8, 3), Size(128, 64, 4, 3), Size(64, 64, 4, 3), Size(64, 128, 4, 2)), ()
 
 
@@ -157,7 +172,7 @@ def boxes(places: int, grid: Grid) -> Iterator[Grid]:
 def ranked(problem: Problem, inverse: bool, count: int = 4) -> tuple[tuple[Grid, Grid, Size], ...]:
     """Tiles that own, tiles that are walked over, and their size: those that should take least time, best first."""
     candidates = sizes(problem)[1 if inverse else 0] or sizes(problem.but(grad=True))[1 if inverse else 0]
-    if isinstance(problem.pattern, Blocks):
+    if isinstance(problem.pattern, BlockPattern):
         return tuple(((1, 1, _inside(s.rows, problem)), (1, 1, _inside(s.columns, problem)), s) for s in candidates)
     width = (problem.head_dim + problem.value_dim) // 2
     own, other = (problem.key_grid, problem.query_grid) if inverse else (problem.query_grid, problem.key_grid)
@@ -174,7 +189,7 @@ def ranked(problem: Problem, inverse: bool, count: int = 4) -> tuple[tuple[Grid,
 
 def _inside(places: int, problem: Problem) -> int:
     """Tiles of block patterns are not longer than their blocks, where blocks are long enough."""
-    assert isinstance(problem.pattern, Blocks)
+    assert isinstance(problem.pattern, BlockPattern)
     return max(16, min(places, 1 << (problem.pattern.size.bit_length() - 1)))
 
 
@@ -182,4 +197,5 @@ def predicted(problem: Problem) -> Tile:
     """The tiles that should take least time."""
     rows, columns, size = ranked(problem, False, 1)[0]
     grad_rows, grad_columns, grad = ranked(problem, True, 1)[0] if problem.grad else (rows, columns, size)
-    return Tile(rows, columns, grad_columns, grad_rows, size.warps, size.stages, grad.warps, grad.stages)
+    return Tile(rows, columns, grad_columns, grad_rows, size.warps, size.stages, grad.warps, grad.stages,
+                copies_boxes(problem.device))  # fmt: skip
