@@ -6,6 +6,9 @@
 For each shape, forward and backward in bfloat16:
 
     ours      fovea.attention, backend triton; ``kernel`` is the backend called alone, ``whole`` the operator
+    ordered   the same with tokens kept tile by tile (fovea.kernels.tile_order), where the pattern falls on whole tiles;
+              ``permute``: bringing query, key and value there and the output back, and after how many layers of one
+              model that pays
     cudnn, flash
               scaled_dot_product_attention without a mask: dense, of all pairs (causal where the pattern is)
     masked    scaled_dot_product_attention with a boolean mask, where the mask is small
@@ -14,9 +17,11 @@ For each shape, forward and backward in bfloat16:
 
 ``useful`` counts the pairs of the pattern: 4 operations a pair and channel forward, 2.5 times as many backward. Errors
 are those of sampled rows against float64: of the output, and of the gradient of the query. Then Taylor attention
-against causal softmax by length, and decoding. Nothing is built beforehand; what did not fit into ``--minutes`` is
-named in the result. ``--tiny`` runs every part at sizes of a few tokens on the CPU: its times mean nothing and its
-file says so.
+against causal softmax by length, and decoding. ``floors`` are the rate of a large matrix product and the bandwidth of a
+copy in the same run: no kernel goes beyond them. ``figures`` puts what was measured beside the bars that the kernels
+are held to. Nothing is built beforehand: kernels are compiled by Triton and PyTorch as the run goes, and so that the
+whole takes less than eight minutes each shape gets its share of the time left; what did not fit is named in the
+result. ``--tiny`` runs every part at sizes of a few tokens on the CPU: its times mean nothing and its file says so.
 """
 
 from __future__ import annotations
@@ -42,10 +47,14 @@ from torch.nn import functional
 import fovea
 from fovea.kernels.problem import describe
 from fovea.kernels.registry import backends
+from fovea.kernels.tile_order import TileOrder
 from fovea.patterns import Blocks, Causal, GridPattern, Neighborhood, Pattern, Window
 
 FILE = "gpu_attention.json"
 SAMPLES = 32
+SLEEP = 2_000_000
+"""Cycles that the device sleeps while Python starts the kernels: about a millisecond."""
+
 MASKED = 4096
 """Tokens up to which the mask of all pairs is built."""
 
@@ -62,6 +71,8 @@ class Shape:
     kv_heads: int | None = None
     batch: int = 1
     bias: bool = False
+    tile: tuple[int, ...] | None = None
+    """Tiles of tokens on which the pattern falls whole."""
 
     @property
     def flops(self) -> float:
@@ -74,64 +85,90 @@ class Shape:
         return 4.0 * prod(self.grid) ** 2 * self.batch * self.heads * self.head_dim
 
 
-def neighborhood(name: str, grid: tuple[int, ...], window: Any, stride: Any, heads: int, head_dim: int = 128) -> Shape:
-    return Shape(name, Neighborhood(window, stride), grid, heads, head_dim)
+def neighborhood(
+    name: str, grid: tuple[int, ...], window: Any, stride: Any, heads: int, head_dim: int = 128, tile: Any = None
+) -> Shape:
+    return Shape(name, Neighborhood(window, stride), grid, heads, head_dim, tile=tile)
 
 
 SHAPES = (
-    neighborhood("1d sliding 1 head", (32768,), 2048, 1, 1),
-    neighborhood("1d strided 1 head", (32768,), 2048, 256, 1),
-    neighborhood("1d sliding", (32768,), 2048, 1, 24),
-    neighborhood("1d strided", (32768,), 2048, 256, 24),
-    neighborhood("2d sliding", (256, 256), (80, 80), (1, 1), 24),
-    neighborhood("2d strided", (256, 256), (80, 80), (16, 16), 24),
+    neighborhood("3d strided", (30, 48, 80), (18, 24, 24), (16, 8, 8), 24, tile=(2, 8, 8)),
+    neighborhood("2d strided", (256, 256), (80, 80), (16, 16), 24, tile=(16, 8)),
     neighborhood("3d sliding", (30, 48, 80), (18, 24, 24), (1, 1, 1), 24),
-    neighborhood("3d strided", (30, 48, 80), (18, 24, 24), (16, 8, 8), 24),
-    neighborhood("3d flat sliding", (16, 44, 80), (16, 24, 16), (1, 1, 1), 24),
-    neighborhood("3d flat strided", (16, 44, 80), (16, 24, 16), (1, 8, 16), 24),
+    neighborhood("2d sliding", (256, 256), (80, 80), (1, 1), 24),
     Shape("vision", Neighborhood(7), (56, 56), 4, 32, batch=64),
     Shape("vision dilated", Neighborhood(7, 1, 8), (56, 56), 4, 32, batch=64),
     Shape("windows 7", Window(7), (56, 56), 3, 32, batch=64, bias=True),
     Shape("windows 16", Window(16), (64, 64), 6, 32, batch=16, bias=True),
     Shape("power", Blocks.power(256), (131072,), 32, 128, kv_heads=8),
+    neighborhood("1d strided", (32768,), 2048, 256, 24, tile=(128,)),
+    neighborhood("1d sliding", (32768,), 2048, 1, 24),
+    neighborhood("3d flat strided", (16, 44, 80), (16, 24, 16), (1, 8, 16), 24, tile=(4, 4, 8)),
+    neighborhood("3d flat sliding", (16, 44, 80), (16, 24, 16), (1, 1, 1), 24),
+    neighborhood("1d strided 1 head", (32768,), 2048, 256, 1),
+    neighborhood("1d sliding 1 head", (32768,), 2048, 1, 1),
 )
+"""Those that the bars are about first."""
+
 TINY = (
-    neighborhood("1d strided", (40,), 8, 4, 1, 16),
-    neighborhood("2d sliding", (6, 7), (3, 3), (1, 1), 1, 16),
-    neighborhood("3d strided", (3, 4, 4), (2, 2, 2), (1, 2, 2), 1, 16),
-    Shape("windows 7", Window(7), (7, 8), 1, 16, bias=True),
-    Shape("power", Blocks.power(16, 1), (48,), 2, 16, kv_heads=1),
+    neighborhood("1d strided", (24,), 8, 4, 1, 16),
+    neighborhood("2d sliding", (3, 5), (3, 3), (1, 1), 1, 16),
+    neighborhood("3d strided", (2, 4, 6), (2, 2, 6), (1, 2, 2), 1, 16, tile=(1, 2, 2)),
+    Shape("windows 2", Window(2), (2, 3), 1, 16, bias=True),
+    Shape("power", Blocks.power(16, 1), (33,), 2, 16, kv_heads=1),
 )
 LENGTHS = (2048, 8192, 32768, 131072)
-TINY_LENGTHS = (48,)
+TINY_LENGTHS = (33,)
 
 
 class Clock:
-    """Times calls on a device, for at most so long each, and knows when the whole run must end."""
+    """Times calls on a device, for at most so long each, and knows when the whole run must end.
+
+    Attributes:
+        device: what is measured.
+        each: seconds that a call is repeated for, after one that is not counted; 0 for one call alone.
+        end: when nothing new is begun.
+        pause: when nothing more is begun of the part that runs now, so that those behind it get their time.
+    """
 
     def __init__(self, device: torch.device, minutes: float, each: float) -> None:
         self.device, self.each = device, each
-        self.end = time.monotonic() + 60 * minutes
+        self.end = self.pause = time.monotonic() + 60 * minutes
 
     @property
     def over(self) -> bool:
         return time.monotonic() > self.end
 
-    def seconds(self, call: Callable[[], Any]) -> float:
-        """Median of repeated calls, of one where it is long; caches of the device are warm."""
-        call()
-        self.wait()
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self.pause
+
+    def share(self, parts: int) -> None:
+        """Give the next part its share of the time left, of which ``parts`` parts are to be served."""
+        now = time.monotonic()
+        self.pause = now + max(0.0, self.end - now) / parts
+
+    def seconds(self, call: Callable[[], Any], *, alone: bool = True) -> float:
+        """Median of repeated calls, of one where it is long; caches of the device are warm. ``alone`` leaves out what
+        Python takes to start the kernels, as when they follow others: the device is kept busy until they wait."""
+        if self.each:
+            call()
+            self.wait()
         began, found = time.monotonic(), []
         while not found or (len(found) < 50 and time.monotonic() - began < self.each):
-            found.append(self._once(call))
+            found.append(self._once(call, alone=alone))
         return float(np.median(found))
 
-    def _once(self, call: Callable[[], Any]) -> float:
+    def _once(self, call: Callable[[], Any], *, alone: bool) -> float:
         if self.device.type != "cuda":
             began = time.perf_counter()
             call()
             return time.perf_counter() - began
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if alone:
+            torch.cuda._sleep(SLEEP)
+        else:
+            self.wait()
         first.record()
         call()
         last.record()
@@ -189,13 +226,17 @@ class Inputs:
 Passes = dict[str, float]
 
 
-def passes(clock: Clock, call: Callable[..., Tensor], tensors: list[Tensor], grad: Tensor, backward: bool) -> Passes:
+def passes(
+    clock: Clock, call: Callable[..., Tensor], tensors: list[Tensor], grad: Tensor, backward: bool, *, alone: bool
+) -> Passes:
     """Seconds of the forward and of the backward pass of a differentiable call."""
-    found = {"forward": clock.seconds(lambda: call(*tensors))}
+    found = {"forward": clock.seconds(lambda: call(*tensors), alone=alone)}
     if backward:
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         out = call(*leaves)
-        found["backward"] = clock.seconds(lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True))
+        found["backward"] = clock.seconds(
+            lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True), alone=alone
+        )
     return found
 
 
@@ -221,7 +262,7 @@ def ours(shape: Shape, x: Inputs, clock: Clock) -> dict[str, Any]:
     work, grad_work = backend.work(problem), backend.work(back)
     return {
         "kernel": kernel,
-        "whole": passes(clock, call, tensors, x.grad, True),
+        "whole": passes(clock, call, tensors, x.grad, True, alone=False),
         "error": errors(shape, x, out, grads[0]),
         "peak_bytes": clock.peak(lambda: torch.autograd.grad(call(*leaves), leaves, x.grad)),
         "padding": {"forward": work.pairs / problem_pairs(shape), "backward": grad_work.pairs / problem_pairs(shape)},
@@ -232,6 +273,35 @@ def ours(shape: Shape, x: Inputs, clock: Clock) -> dict[str, Any]:
 def problem_pairs(shape: Shape) -> int:
     """Pairs of the pattern over batch entries and heads."""
     return shape.pattern.pairs(shape.grid) * shape.batch * shape.heads
+
+
+def ordered(shape: Shape, x: Inputs, clock: Clock) -> dict[str, Any]:
+    """Ours with tokens kept in the order of their tiles."""
+    if shape.tile is None:
+        raise RuntimeError("the pattern does not fall on whole tiles")
+    order = TileOrder.of(shape.pattern, shape.grid, shape.tile)
+    query, key, value, grad = (order.sequence(t) for t in (x.query, x.key, x.value, x.grad))
+    backend = backends()["triton"]
+    arguments = (query, key, value, None, None, None)
+    problem = describe(order.pattern, *arguments, None)
+    back = problem.but(grad=True)
+    out, lse = backend.forward(problem, *arguments)
+    kernel = {
+        "forward": clock.seconds(lambda: backend.forward(problem, *arguments)),
+        "backward": clock.seconds(
+            lambda: backend.backward(back, grad, None, *arguments[:3], out, lse, None, None, None)
+        ),
+    }
+    permute = clock.seconds(lambda: [order.sequence(t) for t in (x.query, x.key, x.value)] and order.grid(out))
+    return {"kernel": kernel, "permute": permute, "error": errors(shape, x, order.grid(out), None)}
+
+
+def layers_that_pay(contestants: dict[str, Any]) -> float | None:
+    """After how many layers of a model, forward, permuting tokens once is faster than not at all; none where never."""
+    times = [contestants.get(name, {}).get("kernel", {}).get("forward") for name in ("ours", "ordered")]
+    if None in times or times[0] <= times[1]:
+        return None
+    return contestants["ordered"]["permute"] / (times[0] - times[1])
 
 
 def dense(shape: Shape, x: Inputs, clock: Clock, kind: str) -> dict[str, Any]:
@@ -259,9 +329,10 @@ def dense(shape: Shape, x: Inputs, clock: Clock, kind: str) -> dict[str, Any]:
 
     with sdpa_kernel(kinds[kind], set_priority=True):
         *tensors, grad = x.heads_first()
-        kernel = passes(clock, call, tensors, grad, True)
+        kernel = passes(clock, call, tensors, grad, True, alone=True)
         *tensors, grad = x.heads_first(dense=False)
-        whole = passes(clock, call, tensors, grad, True)
+        # These kernels take heads last as they are; the difference is told for the forward pass alone.
+        whole = passes(clock, call, tensors, grad, False, alone=False)
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         peak = clock.peak(lambda: torch.autograd.grad(call(*leaves), leaves, grad))
     return {"kernel": kernel, "whole": whole, "peak_bytes": peak, "causal": causal}
@@ -274,6 +345,7 @@ def flex(shape: Shape, x: Inputs, clock: Clock) -> dict[str, Any]:
     if shape.bias:
         raise RuntimeError("takes no relative bias here")
     cuda = clock.device.type == "cuda"
+    torch._dynamo.reset()  # or after eight shapes it would no longer compile
     began = time.monotonic()
     mask = shape.pattern.block_mask(shape.grid, device=clock.device)
     built = time.monotonic() - began
@@ -292,9 +364,11 @@ def flex(shape: Shape, x: Inputs, clock: Clock) -> dict[str, Any]:
     out = call(*tensors)
     clock.wait()
     compiled = time.monotonic() - began
-    kernel = passes(clock, call, tensors, grad, cuda)
+    kernel = passes(clock, call, tensors, grad, cuda, alone=True)
     *tensors, grad = x.heads_first(dense=False)
-    whole = passes(clock, lambda *t: call(*t).transpose(1, 2).contiguous(), tensors, grad.transpose(1, 2), cuda)
+    whole = passes(
+        clock, lambda *t: call(*t).transpose(1, 2).contiguous(), tensors, grad.transpose(1, 2), cuda, alone=False
+    )
     leaves = [tensor.detach().requires_grad_(cuda) for tensor in tensors]
     peak = clock.peak(lambda: torch.autograd.grad(call(*leaves), leaves, grad))
     found = {
@@ -347,6 +421,7 @@ def attention(shape: Shape, clock: Clock, dtype: torch.dtype) -> dict[str, Any]:
     x = Inputs.draw(shape, clock.device, dtype)
     contestants: dict[str, Callable[[], dict[str, Any]]] = {
         "ours": lambda: ours(shape, x, clock),
+        "ordered": lambda: ordered(shape, x, clock),
         "flex": lambda: flex(shape, x, clock),
         "cudnn": lambda: dense(shape, x, clock, "cudnn"),
         "flash": lambda: dense(shape, x, clock, "flash"),
@@ -359,7 +434,7 @@ def attention(shape: Shape, clock: Clock, dtype: torch.dtype) -> dict[str, Any]:
         "bias": shape.bias, "useful_flops": shape.flops, "bound": shape.dense_flops / shape.flops, "contestants": {},
     }  # fmt: skip
     for name, run in contestants.items():
-        if clock.over:
+        if clock.late and name != "ours":
             found["contestants"][name] = {"not_run": "out of time"}
             continue
         result = attempt(run)
@@ -369,6 +444,7 @@ def attention(shape: Shape, clock: Clock, dtype: torch.dtype) -> dict[str, Any]:
                     shape.flops * (2.5 if direction == "backward" else 1) / seconds / 1e12
                 )
         found["contestants"][name] = result
+    found["layers_that_pay"] = layers_that_pay(found["contestants"])
     return found
 
 
@@ -398,10 +474,10 @@ def taylor(length: int, clock: Clock, dtype: torch.dtype, *, tiny: bool) -> dict
 
     q, k = (draw(1, length, heads, features) for _ in range(2))
     v, grad = (draw(1, length, heads, dim) for _ in range(2))
-    sizes = {"chunk": 32, "block_tokens": 16} if tiny else {}
+    sizes: dict[str, Any] = {"chunk": 32, "block_tokens": 16} if tiny else {}
     found: dict[str, Any] = {
         "length": length, "heads": heads, "features": features, "head_dim": dim,
-        "taylor": passes(clock, lambda *t: taylor_attention(*t, **sizes), [q, k, v], grad, True),
+        "taylor": passes(clock, lambda *t: taylor_attention(*t, **sizes), [q, k, v], grad, True, alone=True),
     }  # fmt: skip
     few = min(length, 512)
     early = [t[:, :few].double().cpu() for t in (q, k, v)]
@@ -410,7 +486,12 @@ def taylor(length: int, clock: Clock, dtype: torch.dtype, *, tiny: bool) -> dict
     found["error"] = float(error)
     wide = [draw(1, heads, length, dim) for _ in range(4)]
     found["softmax"] = passes(
-        clock, lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True), wide[:3], wide[3], True
+        clock,
+        lambda q, k, v: functional.scaled_dot_product_attention(q, k, v, is_causal=True),
+        wide[:3],
+        wide[3],
+        True,
+        alone=True,
     )
     state = TaylorState.empty(1, heads, features, dim, clock.device)
     found["taylor"]["step"] = clock.seconds(lambda: state.step(q[:, 0], k[:, 0], v[:, 0]))
@@ -430,6 +511,64 @@ def decoding(length: int, clock: Clock, dtype: torch.dtype, *, tiny: bool) -> di
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     found["dense"] = clock.seconds(lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=True))
     return found
+
+
+def floors(clock: Clock, dtype: torch.dtype, *, tiny: bool) -> dict[str, Any]:
+    """What the device does at best: multiplications of large matrices, and bytes read and written by a copy."""
+    side, numbers = (64, 4096) if tiny else (8192, 1 << 28)
+    a, b = (torch.randn(side, side, device=clock.device).to(dtype) for _ in range(2))
+    source = torch.zeros(numbers, device=clock.device, dtype=torch.float32)
+    target = torch.empty_like(source)
+    return {
+        "matrix_side": side, "matrix_tflops": 2 * side**3 / clock.seconds(lambda: a @ b) / 1e12,
+        "copy_bytes": 8 * numbers,
+        "copy_gbytes_per_second": 8 * numbers / clock.seconds(lambda: target.copy_(source)) / 1e9,
+    }  # fmt: skip
+
+
+def figures(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the kernels are held to on an H200 in bfloat16, each with what this run measured, or none."""
+    shapes = {found["name"]: found for found in content["attention"] if "contestants" in found}
+    rate = content["floors"].get("matrix_tflops")
+
+    def of(shape: str, contestant: str, *keys: str) -> float | None:
+        found: Any = shapes.get(shape, {}).get("contestants", {}).get(contestant, {})
+        for key in keys:
+            found = found.get(key, {}) if isinstance(found, dict) else {}
+        return found if isinstance(found, float) else None
+
+    def seconds(shape: str, contestant: str, direction: str = "forward") -> float | None:
+        return of(shape, contestant, "kernel", direction)
+
+    def ratio(over: float | None, under: float | None) -> float | None:
+        return None if over is None or not under else over / under
+
+    rows: list[tuple[str, str, float | None, float, float | None]] = []
+    for shape, least in (("3d strided", 450), ("2d strided", 450), ("2d sliding", 318), ("3d sliding", 190)):
+        padding = of(shape, "ours", "padding", "forward")
+        aim = 650.0 if "strided" in shape else (None if rate is None or not padding else 0.85 * rate / padding)
+        rows.append((f"{shape} forward", "useful TFLOP/s", of(shape, "ours", "kernel", "forward_tflops"), least, aim))
+    backward = of("3d strided", "ours", "kernel", "backward_tflops")
+    rows.append(("3d strided backward", "useful TFLOP/s", backward, 250, 450))
+    for shape in shapes:
+        for direction in ("forward", "backward"):
+            gain = ratio(seconds(shape, "flex", direction), seconds(shape, "ours", direction))
+            if gain is not None:
+                rows.append((f"{shape} {direction}", "times faster than compiled FlexAttention", gain, 1.3, 2.0))
+    for shape in shapes:
+        if "strided" in shape:
+            fastest = min((t for n in ("cudnn", "flash") if (t := seconds(shape, n)) is not None), default=None)
+            share = ratio(ratio(fastest, seconds(shape, "ours")), shapes[shape]["bound"])
+            rows.append((shape, "speed-up over dense attention / bound of the skipped work", share, 0.75, 0.95))
+    masked = ratio(seconds("vision", "masked"), seconds("vision", "ours"))
+    rows.append(("vision forward", "times faster than dense masked attention", masked, 8, 20))
+    if content["tiny"]:
+        rows = [(what, unit, None, least, aim) for what, unit, _, least, aim in rows]
+    return [
+        {"what": what, "unit": unit, "measured": value, "bar": least, "aim": aim,
+         "met": None if value is None else value >= least}
+        for what, unit, value, least, aim in rows
+    ]  # fmt: skip
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -466,19 +605,22 @@ def main() -> None:
         parser.error(missing or "--tiny needs TRITON_INTERPRET=1")
     device = torch.device("cpu" if arguments.tiny else "cuda")
     dtype = getattr(torch, arguments.dtype)
+    began = time.monotonic()
     clock = Clock(device, arguments.minutes, 0.0 if arguments.tiny else 0.25)
     words = arguments.shapes
     content: dict[str, Any] = {"machine": machine(device), "dtype": arguments.dtype, "tiny": arguments.tiny}
+    content["floors"] = attempt(lambda: floors(clock, dtype, tiny=arguments.tiny))
     content |= {"attention": [], "taylor": [], "decoding": []}
     path = arguments.out / FILE
-    for shape in TINY if arguments.tiny else SHAPES:
-        if words and not any(word in shape.name for word in words):
-            continue
+    shapes = [s for s in (TINY if arguments.tiny else SHAPES) if not words or any(word in s.name for word in words)]
+    lengths = TINY_LENGTHS if arguments.tiny else LENGTHS
+    for place, shape in enumerate(shapes):
+        clock.share(len(shapes) - place + len(lengths) // 2)
         found = {"name": shape.name, "not_run": "out of time"} if clock.over else attention(shape, clock, dtype)
         content["attention"].append(found)
         write(path, content)
         print(line(found), flush=True)
-    for length in TINY_LENGTHS if arguments.tiny else LENGTHS:
+    for length in lengths:
         for part, run in (("taylor", taylor), ("decoding", decoding)):
             if words and part not in words:
                 continue
@@ -488,7 +630,10 @@ def main() -> None:
             content[part].append({"length": length} | found)
             write(path, content)
             print(f"{part} {length}: {found.get('not_run', 'done')}", flush=True)
-    print(f"wrote {path}")
+    content["figures"] = figures(content)
+    content["seconds"] = time.monotonic() - began
+    write(path, content)
+    print(f"wrote {path} after {content['seconds']:.0f} seconds")
 
 
 def line(found: dict[str, Any]) -> str:

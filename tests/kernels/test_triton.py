@@ -21,11 +21,13 @@ from hypothesis import HealthCheck, given, settings
 import fovea
 from fovea.kernels.problem import Problem, describe
 from fovea.kernels.registry import backends
+from fovea.kernels.triton.layers import layered_lists, layers
 from fovea.kernels.triton.tables import block_lists, pattern_axis
 from fovea.kernels.triton.tiling import boxes, cost, predicted
 from fovea.patterns import (
     Blocks,
     Causal,
+    Chosen,
     Every,
     Full,
     Halo,
@@ -33,6 +35,7 @@ from fovea.patterns import (
     Neighborhood,
     Pattern,
     PerHead,
+    Sink,
     SlidingWindow,
     Union,
     Window,
@@ -136,6 +139,40 @@ def test_block_lists_are_the_mask(inverse: bool) -> None:
         assert np.array_equal(rebuilt, wanted)
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Union((SlidingWindow(5), Blocks(4, (Sink(1),)))),
+        Union((Window(6), Union((Blocks.power(3, 1), SlidingWindow(2))))),
+        Union((Causal(), Chosen.where(8, np.eye(5, dtype=bool)))),
+    ],
+    ids=str,
+)
+def test_layers_of_a_union_are_the_mask(pattern: Union, inverse: bool) -> None:
+    """Every pair once, in one layer; entries without a mask hold no pair that is masked."""
+    queries = keys = 37
+    mask = pattern.mask(queries)
+    found = layers(pattern, queries, keys)
+    column = np.arange(keys)
+    assert np.array_equal(((found[..., :1] <= column) & (column < found[..., 1:])).sum(0), mask)
+    tiles, _, columns = layered_lists(pattern, queries, keys, 4, 8, inverse)
+    rebuilt = np.zeros((queries, keys), np.int64)
+    for first, count, _, _, full, full_end, partial, partial_end in tiles:
+        for begin, end, whole in ((full, full_end, True), (partial, partial_end, False)):
+            for at, to, layer in columns[begin:end]:
+                box = np.zeros((queries, keys), np.bool_)
+                box[
+                    (slice(at, to), slice(first, first + count))
+                    if inverse
+                    else (slice(first, first + count), slice(at, to))
+                ] = True
+                seen = box & (found[layer, :, :1] <= column) & (column < found[layer, :, 1:])
+                assert not whole or np.array_equal(seen, box)
+                rebuilt += seen
+    assert np.array_equal(rebuilt, mask)
+
+
 def posed(pattern: Pattern, grid: tuple[int, ...], dim: int) -> Problem:
     x = torch.empty(1, *grid, 1, dim)
     return describe(pattern, x, x, x, None, None, None, None)
@@ -185,6 +222,8 @@ CASES = [
     Case(SlidingWindow(1), (6,), (3,)),
     Case(Full(), (6, 7), (3, 9), heads=1, kv_heads=1, scale=0.3),
     Case(PerHead((Causal(), SlidingWindow(3))), (21,), (21,), kv_heads=1),
+    Case(Union((SlidingWindow(5), Blocks(4, (Sink(1),)))), (39,), (39,), heads=2, kv_heads=1),
+    Case(Chosen(6, ((0,), (), (1, 3)), True), (15,), (22,), heads=1, kv_heads=1, extra=2),
 ]
 
 
@@ -246,7 +285,10 @@ def test_what_the_kernels_do_not_take() -> None:
     triton = backends()["triton"]
     x = torch.empty(1, 8, 1, 4)
     problem = describe(Causal(), x, x, x, None, None, None, None)
-    assert "union" in str(triton.refuses(problem.but(pattern=Union((Causal(), SlidingWindow(1))))))
+    assert triton.refuses(problem.but(pattern=Union((Causal(), SlidingWindow(1))))) is None
+    assert "leaves keys out" in str(triton.refuses(problem.but(pattern=Union((Causal(), Neighborhood(3, 1, 2))))))
+    planes = {"query_grid": (4, 2), "key_grid": (4, 2)}
+    assert "sequences" in str(triton.refuses(problem.but(pattern=Union((Window(2), Neighborhood(2))), **planes)))
     assert "float32" in str(triton.refuses(problem.but(dtype=torch.float64, device=torch.device("cuda"))))
     assert "at most 256" in str(triton.refuses(problem.but(head_dim=300, device=torch.device("cuda"))))
     assert predicted(problem).query_tile[:2] == (1, 1)

@@ -38,7 +38,7 @@ class Driver:
         return self.target
 
     def get_current_device(self) -> int:
-        return self.target.arch
+        return int(self.target.arch)
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -154,7 +154,8 @@ def test_taylor_kernels_compile(pretend: Any) -> None:
     state = taylor.TaylorState.empty(1, 2, 16, 64, "cpu")
     with kept() as found:
         taylor.taylor_attention(*tensors).sum().backward()
-        state.step(*(tensor.detach()[:, 0] for tensor in tensors))
+        query, key, value = (tensor.detach()[:, 0] for tensor in tensors)
+        state.step(query, key, value)
     kernels = {each.kernel.__name__: each for each in found}
     assert sorted(kernels) == ["add_up", "chunk_states", "grad_keys", "grad_queries", "outputs", "step"]
     for name, each in kernels.items():
@@ -174,3 +175,18 @@ def test_decoding_kernels_compile(pretend: Any) -> None:
     assert [each.kernel.__name__ for each in found] == ["attend_split", "join"]
     for each in found:
         assert each.compile().metadata.shared <= SHARED[90]
+
+
+def test_kernels_of_all_candidates_are_compiled_together(pretend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a search for tiles does on a device: each kernel once, by several threads, and nothing is started."""
+    from fovea.kernels.triton import tiling, tuning
+
+    pretend(90)
+    problem = posed(Neighborhood(7), (20, 20), 32, grad=True)
+    tile = tiling.predicted(problem)
+    trial = tuning.Trial(problem)
+    trial.prepare([tile, tile.but(grad_stages=1), tile])
+    from fovea.kernels.triton import backward
+
+    ((compiled, *_),) = backward.grad_keys.device_caches.values()
+    assert len(compiled) == 2

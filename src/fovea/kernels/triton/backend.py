@@ -12,9 +12,10 @@ from torch import Tensor
 from fovea.kernels.backend import Backend, Gradients, Work, matmul_flops, tensor_bytes
 from fovea.kernels.problem import Problem
 from fovea.kernels.triton.interpreter import interpreted
+from fovea.kernels.triton.layers import why_not
 from fovea.kernels.triton.tables import walk
 from fovea.kernels.triton.tiling import Tile, predicted
-from fovea.patterns import BlockPattern, GridPattern
+from fovea.patterns import BlockPattern, GridPattern, Union
 
 if TYPE_CHECKING:
     from fovea.kernels.triton.launch import Walks
@@ -43,8 +44,14 @@ class Triton(Backend):
         return None
 
     def refuses(self, problem: Problem) -> str | None:
-        if not isinstance(problem.pattern, GridPattern | BlockPattern):
-            return f"{problem.pattern.name} is no grid pattern and no block pattern"
+        pattern = problem.pattern
+        if isinstance(pattern, Union):
+            if len(problem.query_grid) != 1:
+                return "unions are taken along sequences only"
+            if (reason := why_not(pattern, problem.queries, problem.keys)) is not None:
+                return reason
+        elif not isinstance(pattern, GridPattern | BlockPattern):
+            return f"{pattern.name} is no grid pattern, no block pattern and no union"
         if problem.device.type != "cuda" and not (interpreted() and problem.device.type == "cpu"):
             return f"the kernels run on CUDA, not on {problem.device.type}"
         if problem.dtype == torch.float64:
@@ -72,6 +79,11 @@ class Triton(Backend):
         if interpreted():
             launches += 100 * heads * (queries.programs + queries.visited)
         return Work(pairs, flops, tensor_bytes(problem), launches, tile.query_tile[-len(problem.query_grid) :])
+
+    def measured(self, problem: Problem) -> float | None:
+        from fovea.kernels.triton import tuning
+
+        return tuning.remembered(problem)
 
     def _tile(self, problem: Problem) -> Tile:
         if self.tile is not None or problem.device.type != "cuda":
@@ -133,6 +145,6 @@ def _host() -> torch.device:
 
 
 def _walk(problem: Problem, tile: Tile, *, inverse: bool):
-    assert isinstance(problem.pattern, GridPattern | BlockPattern)
+    assert isinstance(problem.pattern, GridPattern | BlockPattern | Union)
     tiles = (tile.grad_query_tile, tile.grad_key_tile) if inverse else (tile.query_tile, tile.key_tile)
     return walk(problem.pattern, problem.query_grid, problem.key_grid, *tiles, inverse, _host())

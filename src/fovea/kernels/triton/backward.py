@@ -59,12 +59,13 @@ def grad_queries(
     heads, group, extra, scale,
     QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    LISTS: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr,
+    LISTS: tl.constexpr, LAYERED: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr, BOXED: tl.constexpr,
 ):  # fmt: skip
     """A program for each tile of queries, batch entry and head; walks as the forward kernel does."""
     QUERIES: tl.constexpr = QUERY_TILE[0] * QUERY_TILE[1] * QUERY_TILE[2]
     KEYS: tl.constexpr = KEY_TILE[0] * KEY_TILE[1] * KEY_TILE[2]
+    ENTRY = 3 if LAYERED else 2
     programs = counts[0] * counts[1] * counts[2]
     program = tl.program_id(0)
     tile = programs - 1 - program % programs
@@ -113,7 +114,7 @@ def grad_queries(
     total = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
     for number in range(fulls):
         if LISTS:
-            a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * 2)
+            a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * ENTRY)
         else:
             j0, j1, j2 = full_tile(number, f1, f2, AXES)
             a0 = o0 + (b0 + j0) * KEY_TILE[0]
@@ -144,13 +145,17 @@ def grad_queries(
 
     for number in range(partials):
         if LISTS:
-            entry = columns + (first_partial + number) * 2
+            entry = columns + (first_partial + number) * ENTRY
             a0, a1, a2 = 0, 0, tl.load(entry)
-            end2 = tl.minimum(stop2, tl.load(entry + 1))
+            begin2, end2 = start2, tl.minimum(stop2, tl.load(entry + 1))
+            if LAYERED:
+                row = rows[2] + (tl.load(entry + 2) * query_grid[2] + q2) * 4
+                begin2 = tl.load(row, mask=in2, other=0)
+                end2 = tl.minimum(tl.load(row + 1, mask=in2, other=0), tl.load(entry + 1))
         else:
             j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
             a0, a1, a2 = o0 + j0 * KEY_TILE[0], o1 + j1 * KEY_TILE[1], o2 + j2 * KEY_TILE[2]
-            end2 = stop2
+            begin2, end2 = start2, stop2
         m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
         y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
@@ -162,7 +167,7 @@ def grad_queries(
             value, value_box, batch, kv_head, y0, y1, y2, x0, x1, x2, value_strides, key_grid,
             KEY_TILE, VALUE_DIM, BLOCK_VALUE, True, WIDE, BOXED,
         )  # fmt: skip
-        seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)
+        seen = seen_pairs(m0, m1, m2, start0, start1, begin2, stop0, stop1, end2, AXES)
         logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN) * logit
         if BIAS:
             place = (
@@ -201,13 +206,14 @@ def grad_keys(
     heads, group, scale,
     QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    LISTS: tl.constexpr, BIAS: tl.constexpr,
+    LISTS: tl.constexpr, LAYERED: tl.constexpr, BIAS: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr, BOXED: tl.constexpr,
 ):  # fmt: skip
     """A program for each tile of keys, batch entry and kv head: it walks over the tiles of queries that see it, for
     each query head of the kv head. ``stands``: the tables of the queries' walk, which say where queries stand."""
     QUERIES: tl.constexpr = QUERY_TILE[0] * QUERY_TILE[1] * QUERY_TILE[2]
     KEYS: tl.constexpr = KEY_TILE[0] * KEY_TILE[1] * KEY_TILE[2]
+    ENTRY = 3 if LAYERED else 2
     programs = counts[0] * counts[1] * counts[2]
     program = tl.program_id(0)
     tile = program % programs
@@ -256,7 +262,7 @@ def grad_keys(
         row_base = batch.to(tl.int64) * query_grid[0] * query_grid[1] * query_grid[2] * heads + head
         for number in range(fulls):
             if LISTS:
-                a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * 2)
+                a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * ENTRY)
             else:
                 j0, j1, j2 = full_tile(number, f1, f2, AXES)
                 a0 = o0 + (b0 + j0) * QUERY_TILE[0]
@@ -296,13 +302,13 @@ def grad_keys(
 
         for number in range(partials):
             if LISTS:
-                entry = columns + (first_partial + number) * 2
+                entry = columns + (first_partial + number) * ENTRY
                 a0, a1, a2 = 0, 0, tl.load(entry)
-                end2 = tl.minimum(stop2, tl.load(entry + 1))
+                last2 = tl.minimum(stop2, tl.load(entry + 1))
             else:
                 j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
                 a0, a1, a2 = o0 + j0 * QUERY_TILE[0], o1 + j1 * QUERY_TILE[1], o2 + j2 * QUERY_TILE[2]
-                end2 = stop2
+                last2 = stop2
             m0, m1, m2 = a0 + q0, a1 + q1, a2 + q2
             y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
             x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
@@ -318,7 +324,13 @@ def grad_keys(
             )  # fmt: skip
             base = tl.load(level + row, mask=real, other=0.0)
             less = tl.load(delta + row, mask=real, other=0.0)
-            seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)
+            if LAYERED:
+                stand = stands[2] + (tl.load(entry + 2) * query_grid[2] + x2) * 4
+                begin2 = tl.load(stand, mask=real, other=0)
+                end2 = tl.load(stand + 1, mask=real, other=0)
+                seen = (k2[:, None] >= begin2[None, :]) & (k2[:, None] < end2[None, :])
+            else:
+                seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, last2, AXES)
             logits = multiply(k, tl.trans(q), tl.zeros((KEYS, QUERIES), tl.float32), PRECISION, WIDEN) * logit
             if BIAS:
                 t0 = tl.load(stands[0] + x0 * 4 + 2, mask=real, other=0)

@@ -47,7 +47,8 @@ def attend(
     heads, group, extra, scale,
     QUERY_TILE: tl.constexpr, KEY_TILE: tl.constexpr, AXES: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    LISTS: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr, POSITIVE: tl.constexpr,
+    LISTS: tl.constexpr, LAYERED: tl.constexpr, PADDED: tl.constexpr, BIAS: tl.constexpr, EXTRA: tl.constexpr,
+    POSITIVE: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, WIDE: tl.constexpr, BOXED: tl.constexpr,
 ):  # fmt: skip
     """Strides are of batch, the three axes and the head (bias: of head and axes; extra: of batch, token and head).
@@ -55,6 +56,7 @@ def attend(
     see ``load_box``. ``POSITIVE``: whether ``scale > 0``."""
     QUERIES: tl.constexpr = QUERY_TILE[0] * QUERY_TILE[1] * QUERY_TILE[2]
     KEYS: tl.constexpr = KEY_TILE[0] * KEY_TILE[1] * KEY_TILE[2]
+    ENTRY = 3 if LAYERED else 2
     programs = counts[0] * counts[1] * counts[2]
     program = tl.program_id(0)
     # The last tiles first: under causal patterns they are the heaviest.
@@ -97,17 +99,14 @@ def attend(
         s2 = tl.load(rows[2] + q2 * 4 + 2, mask=in2, other=0) + bias_low[2]
 
     logit = scale * LOG2E
-    if BIAS or not POSITIVE:
-        factor = 1.0
-    else:
-        factor = logit
+    factor = 1.0 if BIAS or not POSITIVE else logit
     top = tl.full((QUERIES,), float("-inf"), tl.float32)
     mass = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, BLOCK_VALUE), tl.float32)
 
     for number in range(fulls):
         if LISTS:
-            a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * 2)
+            a0, a1, a2 = 0, 0, tl.load(columns + (first_full + number) * ENTRY)
         else:
             j0, j1, j2 = full_tile(number, f1, f2, AXES)
             a0 = o0 + (b0 + j0) * KEY_TILE[0]
@@ -138,13 +137,17 @@ def attend(
 
     for number in range(partials):
         if LISTS:
-            entry = columns + (first_partial + number) * 2
+            entry = columns + (first_partial + number) * ENTRY
             a0, a1, a2 = 0, 0, tl.load(entry)
-            end2 = tl.minimum(stop2, tl.load(entry + 1))
+            begin2, end2 = start2, tl.minimum(stop2, tl.load(entry + 1))
+            if LAYERED:
+                row = rows[2] + (tl.load(entry + 2) * query_grid[2] + q2) * 4
+                begin2 = tl.load(row, mask=in2, other=0)
+                end2 = tl.minimum(tl.load(row + 1, mask=in2, other=0), tl.load(entry + 1))
         else:
             j0, j1, j2 = partial_tile(number, v0, v1, v2, b0, b1, b2, f0, f1, f2, AXES)
             a0, a1, a2 = o0 + j0 * KEY_TILE[0], o1 + j1 * KEY_TILE[1], o2 + j2 * KEY_TILE[2]
-            end2 = stop2
+            begin2, end2 = start2, stop2
         m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
         y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
@@ -156,7 +159,7 @@ def attend(
             value, value_box, batch, kv_head, y0, y1, y2, x0, x1, x2, value_strides, key_grid,
             KEY_TILE, VALUE_DIM, BLOCK_VALUE, True, WIDE, BOXED,
         )  # fmt: skip
-        seen = seen_pairs(m0, m1, m2, start0, start1, start2, stop0, stop1, end2, AXES)
+        seen = seen_pairs(m0, m1, m2, start0, start1, begin2, stop0, stop1, end2, AXES)
         logits = multiply(q, tl.trans(k), tl.zeros((QUERIES, KEYS), tl.float32), PRECISION, WIDEN)
         if BIAS or not POSITIVE:
             logits *= logit

@@ -17,7 +17,7 @@ from fovea.kernels.triton.forward import attend
 from fovea.kernels.triton.interpreter import interpreted, mend
 from fovea.kernels.triton.tables import AXES, Walk, walk
 from fovea.kernels.triton.tiling import Tile
-from fovea.patterns import BlockPattern, Full, GridPattern
+from fovea.patterns import BlockPattern, Full, GridPattern, Union
 from fovea.patterns.pattern import Grid
 
 if interpreted():
@@ -41,9 +41,9 @@ class Walks:
 
 
 def walks(problem: Problem, tile: Tile) -> Walks:
-    """Of a grid or a block pattern."""
+    """Of a grid or a block pattern, or of a union along a sequence."""
     pattern = problem.pattern
-    assert isinstance(pattern, GridPattern | BlockPattern)
+    assert isinstance(pattern, GridPattern | BlockPattern | Union)
     grids = pattern, problem.query_grid, problem.key_grid
     device = problem.device
     keys = walk(*grids, tile.grad_query_tile, tile.grad_key_tile, True, device) if problem.grad else None
@@ -74,7 +74,7 @@ def forward(
         query, key, value, *boxes, lse if bias is None else bias.contiguous(), *extras, out, lse,
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value), **extra_strides,
         tiles=queries.tiles, rows=queries.rows, columns=queries.columns, counts=queries.counts, steps=queries.steps,
-        extra=problem.extra, **shared, QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile, LISTS=queries.lists,
+        extra=problem.extra, **shared, QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile,
         PADDED=queries.padded, EXTRA=problem.extra > 0, POSITIVE=problem.scale > 0, BOXED=boxed,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
@@ -112,7 +112,7 @@ def backward(
         grad_strides=_strides(grad_out), **extra_strides,
         tiles=queries.tiles, rows=queries.rows, columns=queries.columns, counts=queries.counts, steps=queries.steps,
         extra=problem.extra, **_shared(problem, queries, key, query, bias, list_stride[0]),
-        QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile, LISTS=queries.lists, PADDED=queries.padded,
+        QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile, PADDED=queries.padded,
         EXTRA=problem.extra > 0, BOXED=boxed, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     dk, dv = _keys(problem, found.keys, queries, tile, grad_out, delta, level, query, key, value, bias, list_stride[1])
@@ -163,7 +163,7 @@ def _keys(
         grad_strides=_strides(grad_out), grad_key_strides=_strides(dk), grad_value_strides=_strides(dv),
         tiles=keys.tiles, rows=keys.rows, stands=queries.rows, columns=keys.columns, counts=keys.counts,
         steps=keys.steps, **_shared(problem, keys, key, query, bias, list_stride),
-        QUERY_TILE=tile.grad_query_tile, KEY_TILE=tile.grad_key_tile, LISTS=keys.lists, BOXED=boxed,
+        QUERY_TILE=tile.grad_query_tile, KEY_TILE=tile.grad_key_tile, BOXED=boxed,
         num_warps=tile.grad_warps, num_stages=tile.grad_stages,
     )  # fmt: skip
     return dk, dv
@@ -320,6 +320,8 @@ def _shared(
         "group": problem.group,
         "scale": problem.scale,
         "AXES": found.axes,
+        "LISTS": found.lists,
+        "LAYERED": found.layered,
         "HEAD_DIM": problem.head_dim,
         "VALUE_DIM": problem.value_dim,
         "BLOCK_DIM": block(problem.head_dim),

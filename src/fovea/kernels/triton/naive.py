@@ -1,5 +1,6 @@
-"""Second-order Taylor attention as it is defined, in two forms (Based, arXiv 2402.18668, sections 2.1 and 2.2): what the
-kernels are held to.
+"""Second-order Taylor attention as it is defined, in two forms: what the kernels are held to.
+
+(Based, arXiv 2402.18668, sections 2.1 and 2.2.)
 
 The feature map ``phi(x) = [vec(x x^T) scale / sqrt(2), x sqrt(scale), 1]`` makes ``phi(q) . phi(k)`` the sum
 ``1 + s + s^2 / 2`` with ``s = scale q . k``: the exponential to second order, never below 1/2.
@@ -22,7 +23,9 @@ def quadratic(
     epsilon: float = EPSILON,
     normalise: bool = True,
 ) -> Tensor:
-    """``y_i = sum_{j <= i} a_ij v_j / (sum_{j <= i} a_ij + epsilon)`` with ``a = 1 + s + s^2 / 2``; memory is quadratic.
+    """``y_i = sum_{j <= i} a_ij v_j / (sum_{j <= i} a_ij + epsilon)`` with ``a = 1 + s + s^2 / 2``.
+
+    All scores at once: memory is quadratic in the tokens.
 
     Args:
         query, key: ``[batch, tokens, heads, features]``.
@@ -41,9 +44,9 @@ def quadratic(
 
 def features(x: Tensor, scale: float | None = None) -> Tensor:
     """``[..., f] -> [..., f^2 + f + 1]``: the second order, the first, the constant."""
-    scale = x.shape[-1] ** -0.5 if scale is None else scale
-    second = (x[..., :, None] * x[..., None, :]).flatten(-2) * (scale / 2**0.5)
-    return torch.cat([second, x * scale**0.5, x[..., :1] ** 0], -1)
+    factor: float = x.shape[-1] ** -0.5 if scale is None else scale
+    second = (x[..., :, None] * x[..., None, :]).flatten(-2) * (factor / 2**0.5)
+    return torch.cat([second, x * factor**0.5, x[..., :1] ** 0], -1)
 
 
 def recurrent(query: Tensor, key: Tensor, value: Tensor, *, epsilon: float = EPSILON) -> Tensor:

@@ -8,7 +8,7 @@ row tile's spans begins, not at multiples of their size: a box of keys costs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fovea.patterns import BlockPattern, GridPattern
+from fovea.patterns import BlockPattern, GridPattern, Union
 from fovea.patterns.blocks import BlockTable
 from fovea.patterns.pattern import Grid
 from fovea.patterns.spans import IntArray, Spans
@@ -141,12 +141,13 @@ class Walk:
 
     Attributes:
         tiles, rows: of each of the three axes, int32 (see ``AxisWalk``).
-        columns: ``[entries, 2]``, first column and one past the last of each entry of a list; one zero where the
-            columns come from the tables of the axes.
+        columns: ``[entries, 2]`` (layered: 3), first column and one past the last of each entry of a list; one zero
+            where the columns come from the tables of the axes.
         counts: row tiles of each axis.
         steps: of each axis.
         axes: how many axes the pattern has.
         lists: whether columns are listed.
+        layered: whether entries say which of the rows' intervals they belong to (see ``layers``).
         padded: whether columns may lie outside of the grid and count as zeros.
         visited, full: pairs of tiles, and those that need no mask.
     """
@@ -161,6 +162,7 @@ class Walk:
     padded: bool
     visited: int
     full: int
+    layered: bool = False
 
     @property
     def programs(self) -> int:
@@ -174,7 +176,7 @@ ONE = AxisWalk(np.array([[0, 1, 0, 0, 0, 1, 0, 1]]), np.array([[0, 1, 0, 0]]))
 
 @lru_cache(maxsize=128)
 def walk(
-    pattern: GridPattern | BlockPattern,
+    pattern: GridPattern | BlockPattern | Union,
     query_grid: Grid,
     key_grid: Grid,
     query_tile: Grid,
@@ -186,6 +188,11 @@ def walk(
     if isinstance(pattern, BlockPattern):
         table = pattern.table(query_grid[0], key_grid[0])
         return listed(*block_lists(table, query_tile[-1], key_tile[-1], inverse), device)
+    if isinstance(pattern, Union):
+        from fovea.kernels.triton.layers import layered_lists
+
+        tables = layered_lists(pattern, query_grid[0], key_grid[0], query_tile[-1], key_tile[-1], inverse)
+        return listed(*tables, device)
     missing = AXES - len(query_grid)
     axes = [ONE] * missing + [
         pattern_axis(pattern, axis, *sizes, query_tile[missing + axis], key_tile[missing + axis], inverse)
@@ -211,7 +218,7 @@ def listed(tiles: IntArray, rows: IntArray, columns: IntArray, device: torch.dev
     return Walk(
         tiles=(on_device(ONE.tiles, device), on_device(ONE.tiles, device), on_device(tiles, device)),
         rows=(on_device(ONE.rows, device), on_device(ONE.rows, device), on_device(rows, device)),
-        columns=on_device(columns if columns.size else np.zeros((1, 2), np.int64), device),
+        columns=on_device(columns if columns.size else np.zeros((1, columns.shape[1]), np.int64), device),
         counts=(1, 1, len(tiles)),
         steps=(1, 1, 1),
         axes=1,
@@ -219,6 +226,7 @@ def listed(tiles: IntArray, rows: IntArray, columns: IntArray, device: torch.dev
         padded=False,
         visited=int((tiles[:, 5] - tiles[:, 4] + tiles[:, 7] - tiles[:, 6]).sum()),
         full=int((tiles[:, 5] - tiles[:, 4]).sum()),
+        layered=columns.shape[1] == 3,
     )
 
 
@@ -242,16 +250,24 @@ def block_lists(
         )
         rows = np.stack([np.zeros_like(query), seen_to, query + table.position, np.zeros_like(query)], axis=-1)
         tiles = _query_rows(table, query_tile, key_tile)
-    records, columns = [], []
+    records, columns = listed_tiles(tiles, 2)
+    return records, rows, columns
+
+
+Entry = tuple[int, int]
+RowTile = tuple[int, int, list[tuple[int, ...]], list[tuple[int, ...]]]
+"""First row of a tile, its rows, and its entries without and with a mask."""
+
+
+def listed_tiles(tiles: Iterable[RowTile], width: int) -> tuple[IntArray, IntArray]:
+    """Records of tiles, and all of their entries of ``width`` integers one after the other."""
+    records: list[list[int]] = []
+    columns: list[tuple[int, ...]] = []
     for first, count, full, partial in tiles:
         at = len(columns)
         columns += full + partial
         records.append([first, count, 0, 0, at, at + len(full), at + len(full), len(columns)])
-    return np.array(records, np.int64).reshape(-1, RECORD), rows, np.array(columns, np.int64).reshape(-1, 2)
-
-
-Entry = tuple[int, int]
-RowTile = tuple[int, int, list[Entry], list[Entry]]
+    return np.array(records, np.int64).reshape(-1, RECORD), np.array(columns, np.int64).reshape(-1, width)
 
 
 def _runs(blocks: IntArray) -> Iterator[Entry]:
@@ -269,8 +285,8 @@ def _query_rows(table: BlockTable, row_tile: int, column_tile: int) -> Iterator[
         runs = list(_runs(table.row(row)))
         for begin in range(low, high, row_tile):
             end = min(begin + row_tile, high)
-            full: list[Entry] = []
-            partial: list[Entry] = []
+            full: list[tuple[int, ...]] = []
+            partial: list[tuple[int, ...]] = []
             for first, last in runs:
                 stop = min((last + 1) * table.size, table.keys, *([end] if table.causal else []))
                 for at in range(first * table.size, stop, column_tile):
@@ -287,8 +303,8 @@ def _key_rows(table: BlockTable, row_tile: int, column_tile: int) -> Iterator[Ro
         runs = list(_runs(rows[start[block] : start[block + 1]]))
         for begin in range(low, high, row_tile):
             end = min(begin + row_tile, high)
-            full: list[Entry] = []
-            partial: list[Entry] = []
+            full: list[tuple[int, ...]] = []
+            partial: list[tuple[int, ...]] = []
             for first, last in runs:
                 at = max((table.first_row + first) * table.size, table.position, *([begin] if table.causal else []))
                 stop = min((table.first_row + last + 1) * table.size, table.position + table.queries)

@@ -14,7 +14,7 @@ import torch
 from fovea.kernels.problem import Problem
 from fovea.kernels.triton.interpreter import interpreted
 from fovea.kernels.triton.tables import AXES, pattern_axis
-from fovea.patterns import BlockPattern, GridPattern
+from fovea.patterns import BlockPattern, GridPattern, Union
 from fovea.patterns.pattern import Grid
 
 MASK = 0.35
@@ -174,6 +174,8 @@ def ranked(problem: Problem, inverse: bool, count: int = 4) -> tuple[tuple[Grid,
     candidates = sizes(problem)[1 if inverse else 0] or sizes(problem.but(grad=True))[1 if inverse else 0]
     if isinstance(problem.pattern, BlockPattern):
         return tuple(((1, 1, _inside(s.rows, problem)), (1, 1, _inside(s.columns, problem)), s) for s in candidates)
+    if isinstance(problem.pattern, Union):
+        return tuple(((1, 1, s.rows), (1, 1, s.columns), s) for s in candidates)
     width = (problem.head_dim + problem.value_dim) // 2
     own, other = (problem.key_grid, problem.query_grid) if inverse else (problem.query_grid, problem.key_grid)
     found = []
