@@ -23,7 +23,7 @@ from fovea.kernels.problem import Problem, describe
 from fovea.kernels.registry import backends
 from fovea.kernels.triton.layers import layered_lists, layers
 from fovea.kernels.triton.tables import block_lists, pattern_axis
-from fovea.kernels.triton.tiling import boxes, cost, predicted
+from fovea.kernels.triton.tiling import boxes, copies_boxes, cost, predicted
 from fovea.patterns import (
     Blocks,
     Causal,
@@ -284,13 +284,13 @@ def test_same_bits_twice_and_strided_inputs() -> None:
 def test_what_the_kernels_do_not_take() -> None:
     triton = backends()["triton"]
     x = torch.empty(1, 8, 1, 4)
-    problem = describe(Causal(), x, x, x, None, None, None, None)
+    problem = describe(Causal(), x, x, x, None, None, None, None).but(device=torch.device("cuda"))
     assert triton.refuses(problem.but(pattern=Union((Causal(), SlidingWindow(1))))) is None
     assert "leaves keys out" in str(triton.refuses(problem.but(pattern=Union((Causal(), Neighborhood(3, 1, 2))))))
     planes = {"query_grid": (4, 2), "key_grid": (4, 2)}
     assert "sequences" in str(triton.refuses(problem.but(pattern=Union((Window(2), Neighborhood(2))), **planes)))
-    assert "float32" in str(triton.refuses(problem.but(dtype=torch.float64, device=torch.device("cuda"))))
-    assert "at most 256" in str(triton.refuses(problem.but(head_dim=300, device=torch.device("cuda"))))
+    assert "float32" in str(triton.refuses(problem.but(dtype=torch.float64)))
+    assert "at most 256" in str(triton.refuses(problem.but(head_dim=300)))
     assert predicted(problem).query_tile[:2] == (1, 1)
 
 
@@ -312,6 +312,10 @@ REAL = [
     Case(Full(), (513,), (700,), head_dim=256, value_dim=256),
     Case(Blocks.power(256, 2), (5000,), (5000,), heads=8, kv_heads=2, head_dim=128, value_dim=128),
     Case(Blocks.power(256, 2), (1,), (5000,), heads=8, kv_heads=2, head_dim=128, value_dim=128),
+    Case(Union((SlidingWindow(500), Blocks(64, (Sink(2),)))), (3001,), (3001,), heads=4, kv_heads=2, head_dim=64),
+    Case(Chosen.clusters(64, np.arange(40) % 5), (2555,), (2555,), heads=4, kv_heads=2, head_dim=64, value_dim=48),
+    Case(Neighborhood(9), (40, 41), (40, 41), heads=6, kv_heads=2, head_dim=16, value_dim=48, batch=2),
+    Case(Neighborhood(100, 10), (1500,), (1500,), heads=4, kv_heads=1, head_dim=192, value_dim=128, extra=5),
 ]
 
 
@@ -334,6 +338,24 @@ def test_kernels_on_a_gpu(case: Case, dtype: torch.dtype) -> None:
     assert all(torch.equal(got[name], again[name]) for name in got)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(INTERPRETED, reason="this process interprets")
+@pytest.mark.parametrize("case", [REAL[1], REAL[5], REAL[10]], ids=lambda case: f"{case.pattern} {case.query_grid}")
+def test_boxes_and_rows_are_the_same_on_a_gpu(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read through descriptors, where the device copies boxes, and by pointers as on all others."""
+    from fovea.kernels.triton import tuning
+
+    there = {name: tensor.detach().cuda().requires_grad_() for name, tensor in case.tensors(torch.bfloat16).items()}
+    found = []
+    for described in (True, False):
+        if described and not copies_boxes(there["query"].device):
+            pytest.skip("the device does not copy boxes")
+        monkeypatch.setattr(tuning, "chosen", lambda problem, d=described: predicted(problem).but(described=d))
+        found.append(run_on(case, there, "triton"))
+    for name, boxed in found[0].items():
+        torch.testing.assert_close(boxed, found[1][name], rtol=1e-2, atol=1e-2)
+
+
 def run_on(case: Case, tensors: dict[str, Any], backend: str) -> dict[str, torch.Tensor]:
     """Outputs and gradients for cotangents drawn on the CPU."""
     out, lse = fovea.attention(**tensors, pattern=case.pattern, scale=case.scale, backend=backend, return_lse=True)
@@ -345,11 +367,23 @@ def run_on(case: Case, tensors: dict[str, Any], backend: str) -> dict[str, torch
 
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="this process interprets")
-def test_kernels_in_a_cuda_graph_and_compiled() -> None:
+@pytest.mark.parametrize("kind", ["grid", "decoding", "chosen blocks", "taylor"])
+def test_kernels_in_a_cuda_graph_and_compiled(kind: str) -> None:
+    from fovea.kernels.triton.blocks import block_attention
+    from fovea.kernels.triton.taylor import taylor_attention
+
     x = torch.randn(1, 32, 32, 4, 64, device="cuda", dtype=torch.bfloat16)
+    line, features = x.flatten(1, 2), x.flatten(1, 2)[..., :16].contiguous()
+    index = torch.tensor([[0, -1], [1, 0], [2, 0], [3, 1]], device="cuda").expand(1, 4, 4, 2)
 
     def call() -> torch.Tensor:
-        return fovea.attention(x, x, x, "neighborhood:window=7", backend="triton")
+        if kind == "grid":
+            return fovea.attention(x, x, x, "neighborhood:window=7", backend="triton")
+        if kind == "decoding":
+            return fovea.attention(line[:, -1:], line, line, "causal", backend="triton")
+        if kind == "taylor":
+            return taylor_attention(features, features, line)
+        return block_attention(line, line, line, index, query_block=256, key_block=256, causal=True)
 
     wanted = call()
     torch.testing.assert_close(torch.compile(call)(), wanted)

@@ -69,12 +69,12 @@ def account(kernel: Any) -> tuple[int, int]:
 
     capability = kernel.metadata.target.arch
     suffix = "a" if capability >= 90 else ""
-    tool = "ptxas-blackwell" if capability >= 100 else "ptxas"
-    found = subprocess.run(
-        [Path(triton.__path__[0]) / "backends/nvidia/bin" / tool, "-v", f"--gpu-name=sm_{capability}{suffix}", "-o",
-         "/dev/null", "-"],
-        input=kernel.asm["ptx"], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    options = ["-v", f"--gpu-name=sm_{capability}{suffix}", "-o", "/dev/null", "-"]
+    for tool in ("ptxas", "ptxas-blackwell"):  # the second is the newer one
+        command = [str(Path(triton.__path__[0]) / "backends/nvidia/bin" / tool), *options]
+        found = subprocess.run(command, input=kernel.asm["ptx"], capture_output=True, text=True, check=False)
+        if found.returncode == 0:
+            break
     registers, spilled = re.search(r"Used (\d+) registers", found.stderr), re.search(r"(\d+) bytes spill", found.stderr)
     assert registers is not None, found.stderr
     assert spilled is not None, found.stderr
@@ -177,16 +177,15 @@ def test_decoding_kernels_compile(pretend: Any) -> None:
         assert each.compile().metadata.shared <= SHARED[90]
 
 
-def test_kernels_of_all_candidates_are_compiled_together(pretend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_all_candidates_are_compiled_together(pretend: Any) -> None:
     """As a search for tiles does on a device: each kernel once, by several threads, and nothing is started."""
-    from fovea.kernels.triton import tiling, tuning
+    from fovea.kernels.triton import backward, tiling, tuning
 
     pretend(90)
     problem = posed(Neighborhood(7), (20, 20), 32, grad=True)
     tile = tiling.predicted(problem)
     trial = tuning.Trial(problem)
+    before = [key for cache in backward.grad_keys.device_caches.values() for key in cache[0]]
     trial.prepare([tile, tile.but(grad_stages=1), tile])
-    from fovea.kernels.triton import backward
-
-    ((compiled, *_),) = backward.grad_keys.device_caches.values()
-    assert len(compiled) == 2
+    after = [key for cache in backward.grad_keys.device_caches.values() for key in cache[0]]
+    assert len(after) == len(before) + 2

@@ -51,7 +51,8 @@ def call(kernel: Any, programs: tuple[int, ...], first: Tensor, *arguments: Any,
         programs: how many programs along each of up to three axes.
         first, arguments: its arguments; those that are compiled in, and how it is compiled, may be named.
     """
-    launch = Launch(kernel, programs, (first, *arguments), options)
+    # Products are added without rounding in between; Triton's own default differs between versions.
+    launch = Launch(kernel, programs, (first, *arguments), {"enable_fp_fusion": True} | options)
     launches = _kept.get()
     if launches is not None:
         launches.append(launch)
