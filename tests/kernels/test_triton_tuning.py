@@ -84,6 +84,7 @@ def test_remembers_what_it_measured(machine: list[Trial], monkeypatch: pytest.Mo
     assert tuning.chosen(problem()) == found
     assert len(machine) == 1
     monkeypatch.setattr(tuning, "_machine", lambda device: "another machine")
+    tuning.forget()
     assert tuning.chosen(problem()) == found
     assert len(machine) == 2
 

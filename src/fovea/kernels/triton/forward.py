@@ -113,7 +113,7 @@ def attend(
             a1 = o1 + (b1 + j1) * KEY_TILE[1]
             a2 = o2 + (b2 + j2) * KEY_TILE[2]
         m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
-        y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
+        y0, y1, y2 = (c0 + a0, c1 + a1, c2 + a2) if BOXED else (a0, a1, a2)
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
         k = load_box(
             key, key_box, batch, kv_head, y0, y1, y2, x0, x1, x2, key_strides, key_grid,
@@ -149,7 +149,7 @@ def attend(
             a0, a1, a2 = o0 + j0 * KEY_TILE[0], o1 + j1 * KEY_TILE[1], o2 + j2 * KEY_TILE[2]
             begin2, end2 = start2, stop2
         m0, m1, m2 = a0 + k0, a1 + k1, a2 + k2
-        y0, y1, y2 = c0 + a0 * steps[0], c1 + a1 * steps[1], c2 + a2 * steps[2]
+        y0, y1, y2 = (c0 + a0, c1 + a1, c2 + a2) if BOXED else (a0, a1, a2)
         x0, x1, x2 = c0 + m0 * steps[0], c1 + m1 * steps[1], c2 + m2 * steps[2]
         k = load_box(
             key, key_box, batch, kv_head, y0, y1, y2, x0, x1, x2, key_strides, key_grid,

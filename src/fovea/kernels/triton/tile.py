@@ -74,9 +74,9 @@ def load_box(
     TILE: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
     BOXED: tl.constexpr,
 ):  # fmt: skip
-    """``[tokens, BLOCK]``: the tile that begins at ``y`` and whose tokens are at ``x``; zeros out of the grid where it
-    is ``MASKED``. With ``BOXED`` from ``box``, a descriptor of the whole tensor, in one copy by the hardware; else from
-    ``tensor``, which begins at the batch entry and head."""
+    """``[tokens, BLOCK]``: the tile whose tokens are at ``x``; zeros out of the grid where it is ``MASKED``. With
+    ``BOXED`` they are neighbours from ``y`` on, read from ``box``, a descriptor of the whole tensor, in one copy by the
+    hardware; else from ``tensor``, which begins at the batch entry and head."""
     if BOXED:
         return box.load([batch, y0, y1, y2, head * DIM]).reshape(TILE[0] * TILE[1] * TILE[2], DIM)
     return load_rows(tensor, address(x0, x1, x2, strides, WIDE), on_grid(x0, x1, x2, grid), DIM, BLOCK, MASKED)

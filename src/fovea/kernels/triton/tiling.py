@@ -97,7 +97,7 @@ def _sizes(problem: Problem) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
     """What the assembler finds registers for, or nearly (the tests compile them and count what is spilled)."""
     width = max(problem.head_dim, problem.value_dim)
     if interpreted() and problem.device.type == "cpu":
-        return (Size(16, 16, 4, 1),), (Size(16, 16, 4, 1),)
+        return (Size(16, 32, 4, 1),), (Size(16, 32, 4, 1),)
     if problem.dtype.itemsize == 4:
         if width > 64:
             return (Size(16, 32, 4, 1),), (Size(16, 32, 4, 1),)

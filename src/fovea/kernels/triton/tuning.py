@@ -39,8 +39,7 @@ def chosen(problem: Problem) -> Tile:
     """The tiles to compute a problem with."""
     if not _worth(problem):
         return predicted(problem)
-    name = shape_class(problem)
-    known = _known(str(_path(problem.device)), _machine(problem.device))
+    known, name = _entry(problem)
     if name not in known:
         if torch.cuda.is_current_stream_capturing() or torch.compiler.is_compiling():
             return predicted(problem)
@@ -53,7 +52,8 @@ def chosen(problem: Problem) -> Tile:
 
 def remembered(problem: Problem) -> float | None:
     """Seconds that a measurement on this device promises for the problem, or none where there was none."""
-    found = _known(str(_path(problem.device)), _machine(problem.device)).get(shape_class(problem))
+    known, name = _entry(problem)
+    found = known.get(name)
     return None if found is None else found.row_seconds * problem.batch * problem.heads
 
 
@@ -197,6 +197,7 @@ def shape_class(problem: Problem) -> str:
 def forget() -> None:
     """Read the cache folder anew."""
     _known.cache_clear()
+    _entry.cache_clear()
 
 
 def _worth(problem: Problem) -> bool:
@@ -213,6 +214,12 @@ def _machine(device: torch.device) -> str:
 
 def _path(device: torch.device) -> Path:
     return folder() / f"tiles-triton-{device.type}.json"
+
+
+@lru_cache(maxsize=4096)
+def _entry(problem: Problem) -> tuple[dict[str, Known], str]:
+    """What is known of the problem's device, and the problem's name there."""
+    return _known(str(_path(problem.device)), _machine(problem.device)), shape_class(problem)
 
 
 @lru_cache(maxsize=16)
