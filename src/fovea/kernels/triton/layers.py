@@ -52,7 +52,7 @@ def layers(pattern: Union, queries: int, keys: int) -> IntArray:
     begins = np.ones(len(row), np.bool_)
     begins[1:] = (start + row * (keys + 1))[1:] > reach[:-1]
     first = np.flatnonzero(begins)
-    last = np.append(first[1:], len(row)) - 1
+    last = np.append(first, len(row))[1:] - 1
     row, start, stop = row[first], start[first], reach[last] - row[first] * (keys + 1)
     past = np.searchsorted(row, np.arange(queries), side="right")
     number = past[row] - 1 - np.arange(len(row))
@@ -92,8 +92,11 @@ def layered_lists(
     # Of each tile of queries in each layer: what some and what all of its rows see.
     some = np.minimum.reduceat(start, first, axis=1), np.maximum.reduceat(stop, first, axis=1)
     every = np.maximum.reduceat(start, first, axis=1), np.minimum.reduceat(stop, first, axis=1)
-    cut = _key_rows if inverse else _query_rows
-    tiles, columns = listed_tiles(cut(first, query_tile, queries, key_tile, keys, some, every), 3)
+    if inverse:
+        cut = _key_rows(first, np.minimum(first + query_tile, queries), query_tile, key_tile, keys, some, every)
+    else:
+        cut = _query_rows(first, np.minimum(first + query_tile, queries), key_tile, some, every)
+    tiles, columns = listed_tiles(cut, 3)
     rows = np.zeros((1 if inverse else len(table), keys if inverse else queries, 4), np.int64)
     if not inverse:
         rows[..., :2] = table
@@ -103,9 +106,7 @@ def layered_lists(
 Ends = tuple[IntArray, IntArray]
 
 
-def _query_rows(
-    first: IntArray, query_tile: int, queries: int, key_tile: int, keys: int, some: Ends, every: Ends
-) -> Iterator[RowTile]:
+def _query_rows(first: IntArray, past: IntArray, key_tile: int, some: Ends, every: Ends) -> Iterator[RowTile]:
     for tile, begin in enumerate(first.tolist()):
         full: list[tuple[int, ...]] = []
         partial: list[tuple[int, ...]] = []
@@ -115,13 +116,12 @@ def _query_rows(
                 to = min(at + key_tile, high)
                 whole = to - at == key_tile and every[0][layer, tile] <= at and to <= every[1][layer, tile]
                 (full if whole else partial).append((at, to, layer))
-        yield begin, min(query_tile, queries - begin), full, partial
+        yield begin, int(past[tile]) - begin, full, partial
 
 
 def _key_rows(
-    first: IntArray, query_tile: int, queries: int, key_tile: int, keys: int, some: Ends, every: Ends
+    first: IntArray, past: IntArray, query_tile: int, key_tile: int, keys: int, some: Ends, every: Ends
 ) -> Iterator[RowTile]:
-    past = np.minimum(first + query_tile, queries)
     for begin in range(0, keys, key_tile):
         end = min(begin + key_tile, keys)
         seen = (some[0] < end) & (some[1] > begin)
