@@ -151,13 +151,15 @@ def flex(shape: Shape, bias: Tensor | None) -> Callable[..., Tensor]:
 
     torch._dynamo.reset()
     mask = block_mask(shape.pattern, shape.grid, shape.grid, block_size=128, device=torch.device("cpu"))
-    score = None
+    score: Callable[..., Tensor] | None = None
     if bias is not None:
         columns, reach = shape.grid[1], bias.shape[1] // 2
 
-        def score(logit: Tensor, b: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        def biased(logit: Tensor, b: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
             down, across = j // columns - i // columns + reach, j % columns - i % columns + reach
             return logit + bias[head, down.clamp(0, 2 * reach), across.clamp(0, 2 * reach)]
+
+        score = biased
 
     compiled = torch.compile(flex_attention, dynamic=False)
 
@@ -201,7 +203,7 @@ def contestants(shape: Shape, tensors: list[Tensor], names: list[str], row: dict
     small = tokens * shape.batch <= MASKED
 
     def operator(backend: str) -> Callable[..., Tensor]:
-        return lambda *t: fovea.attention(*t, shape.pattern, bias=bias, backend=backend)
+        return lambda *t: fovea.attention(*t, pattern=shape.pattern, bias=bias, backend=backend)
 
     half = [t.detach().to(torch.bfloat16) for t in tensors]
     ways: dict[str, Runs] = {
@@ -239,7 +241,8 @@ def contestants(shape: Shape, tensors: list[Tensor], names: list[str], row: dict
 def measure(shape: Shape, names: list[str], seconds: float) -> dict[str, Any]:
     """Everything about one shape."""
     tensors = inputs(shape)
-    exact = describe(shape.pattern, *tensors, None, None, None, None).pairs * shape.batch * shape.heads
+    query, key, value = tensors
+    exact = describe(shape.pattern, query, key, value, None, None, None, None).pairs * shape.batch * shape.heads
     row: dict[str, Any] = {"shape": shape.name, "pattern": str(shape.pattern), "failed": {}}
     found = in_turns(contestants(shape, tensors, names, row), seconds)
     share = 4 * exact * shape.head_dim / (2 * 2048**3)
@@ -267,7 +270,7 @@ def growth(seconds: float) -> dict[str, Any]:
     ways: dict[str, Runs] = {}
     for side in SIDES:
         tensors = inputs(Shape("", Neighborhood(7), (side, side), 4, 32))
-        ways[str(side)] = passes(lambda *t: fovea.attention(*t, Neighborhood(7), backend="native"), tensors)
+        ways[str(side)] = passes(lambda *t: fovea.attention(*t, pattern=Neighborhood(7), backend="native"), tensors)
     found = in_turns(ways, seconds)
     rows = [{"side": side, "tokens": side * side, **found[str(side)]} for side in SIDES]
     return {"rows": rows, "forward": slope(rows, "forward"), "backward": slope(rows, "backward")}
@@ -287,7 +290,7 @@ def decode(seconds: float) -> dict[str, Any]:
     sparse = Blocks.power(256)
 
     def ours(pattern: Pattern, *cache: Tensor) -> Runs:
-        return passes(lambda *t: fovea.attention(*t, pattern, backend="native"), [q, *cache], backward=False)
+        return passes(lambda *t: fovea.attention(*t, pattern=pattern, backend="native"), [q, *cache], backward=False)
 
     def theirs(tensors: list[Tensor]) -> Runs:
         return passes(lambda *t: functional.scaled_dot_product_attention(*t), tensors, backward=False)
@@ -313,12 +316,12 @@ def memory() -> dict[str, Any]:
     """Bytes of the inputs of 64x64 k13, batch 8, and how much a forward pass needs beyond its output."""
     shape = Shape("", Neighborhood(13), (64, 64), 4, 64, 8)
     with torch.no_grad():
-        fovea.attention(*inputs(Shape("", Neighborhood(13), (16, 16), 4, 64)), shape.pattern, backend="native")
+        fovea.attention(*inputs(Shape("", Neighborhood(13), (16, 16), 4, 64)), pattern=shape.pattern, backend="native")
         tensors = inputs(shape)
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
         before = resident("VmRSS")
-        out = fovea.attention(*tensors, shape.pattern, backend="native")
+        out = fovea.attention(*tensors, pattern=shape.pattern, backend="native")
         peak = resident("VmHWM") - before
     size = sum(t.numel() * 4 for t in tensors)
     extra = max(0, peak - out.numel() * 4)
@@ -374,8 +377,8 @@ def bars(result: dict[str, Any]) -> list[dict[str, Any]]:
     threaded = {name: row["two_threads"] for name, row in rows.items() if "two_threads" in row}
     for name in ("2-D 64x64 k13", "1-D causal w1024 n16384"):
         bar(f"one thread / {result['machine']['threads']} threads, forward, {name}", threaded.get(name), False, 1.8)
-    for layout, over in result["decode"]["over_dense"].items():
-        bar(f"decoding, {layout}: dense over all of 64k / native, window 1024", over, False, 30)
+    for layout, gain in result["decode"]["over_dense"].items():
+        bar(f"decoding, {layout}: dense over all of 64k / native, window 1024", gain, False, 30)
     return found
 
 

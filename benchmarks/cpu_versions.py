@@ -45,8 +45,11 @@ def measure() -> dict[str, Any]:
     for shape in (shape for shape in SHAPES if shape.name in NAMES):
         tensors = inputs(shape)
         bias = torch.randn(shape.heads, *shape.pattern.bias_shape(shape.grid)) if shape.bias else None  # type: ignore[attr-defined]
-        exact = describe(shape.pattern, *tensors, bias, None, None, None).pairs * shape.batch * shape.heads
-        runs = passes(lambda *t, s=shape, b=bias: fovea.attention(*t, s.pattern, bias=b, backend="native"), tensors)
+        query, key, value = tensors
+        exact = describe(shape.pattern, query, key, value, bias, None, None, None).pairs * shape.batch * shape.heads
+        runs = passes(
+            lambda q, k, v, s=shape, b=bias: fovea.attention(q, k, v, s.pattern, bias=b, backend="native"), tensors
+        )
         times = {name: shortest(run) for name, run in runs.items()}
         floor = 4 * exact * shape.head_dim / rate
         rows[shape.name] = {"floor": floor, **times, "share_of_floor": floor / times["forward"]}

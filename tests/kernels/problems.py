@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import hypothesis.strategies as st
 import torch
@@ -51,7 +52,7 @@ class Case:
     scale: float | None = None
     lse: bool = True
 
-    def tensors(self, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
+    def tensors(self, dtype: torch.dtype, seed: int = 0) -> dict[str, Any]:
         """Arguments of the operator by name, drawn from ``seed``; all want gradients."""
         source = torch.Generator().manual_seed(seed)
 

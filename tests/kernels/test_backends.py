@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def takes(case: Case, backend: str, tensors: dict[str, Tensor], *, grad: bool) -
     return not any(backends()[backend].refuses(problem.but(pattern=part)) for part in parts)
 
 
-def run(case: Case, tensors: dict[str, Tensor], backend: str, *, grad: bool = True) -> dict[str, Tensor]:
+def run(case: Case, tensors: dict[str, Any], backend: str, *, grad: bool = True) -> dict[str, Tensor]:
     """Outputs and, with ``grad``, gradients of the case for fixed random cotangents."""
     out, lse = fovea.attention(**tensors, pattern=case.pattern, scale=case.scale, backend=backend, return_lse=True)
     if not grad:
@@ -144,11 +146,13 @@ def test_rows_that_see_nothing(backend: str) -> None:
 def test_strided_inputs(backend: str) -> None:
     """Projections are views: heads transposed, query, key and value cut out of one tensor."""
     packed = torch.randn(2, 9, 8, 3, 2, 6)
-    views = dict(zip(("query", "key", "value"), packed.unbind(3), strict=True))
-    dense = {name: tensor.contiguous() for name, tensor in views.items()}
+    views: dict[str, Any] = dict(zip(("query", "key", "value"), packed.unbind(3), strict=True))
+    dense: dict[str, Any] = {name: tensor.contiguous() for name, tensor in views.items()}
     wanted = fovea.attention(**dense, pattern=Neighborhood(5), backend=backend)
     assert torch.equal(fovea.attention(**views, pattern=Neighborhood(5), backend=backend), wanted)
-    turned = {name: tensor.transpose(1, 2).contiguous().transpose(1, 2) for name, tensor in dense.items()}
+    turned: dict[str, Any] = {
+        name: tensor.transpose(1, 2).contiguous().transpose(1, 2) for name, tensor in dense.items()
+    }
     assert torch.equal(fovea.attention(**turned, pattern=Neighborhood(5), backend=backend), wanted)
 
 
@@ -183,7 +187,7 @@ def test_definition_keeps_gradients_that_are_no_numbers_to_the_keys_of_their_que
 def test_definition_keeps_what_is_not_finite_to_those_who_see_it(value: float) -> None:
     x = torch.randn(1, 12, 1, 4)
     for name in ("key", "value"):
-        tensors = {n: x.clone() for n in ("query", "key", "value")}
+        tensors: dict[str, Any] = {n: x.clone() for n in ("query", "key", "value")}
         tensors[name][0, 6] = value
         out = fovea.attention(**tensors, pattern=Neighborhood(3), backend="reference")
         touched = ~out.isfinite().all(-1)[0, :, 0]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 @given(case=cases())
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_variant_is_the_definition(name: str, case: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ISA_VARIABLE, name)
@@ -82,7 +83,7 @@ def test_what_is_not_finite_stays_with_those_who_see_it(pattern: fovea.Pattern, 
     cotangent = torch.randn(1, 40, 2, 8, generator=source)
 
     def results(backend: str) -> list[Tensor]:
-        leaves = {n: t.clone().requires_grad_() for n, t in tensors.items()}
+        leaves: dict[str, Any] = {n: t.clone().requires_grad_() for n, t in tensors.items()}
         out, lse = fovea.attention(**leaves, pattern=pattern, backend=backend, return_lse=True)
         return [out, lse, *torch.autograd.grad(out, list(leaves.values()), cotangent)]
 
@@ -106,7 +107,7 @@ def test_gradient_that_is_not_finite_stays_with_its_keys() -> None:
     cotangent = torch.randn(1, 12, 12, 2, 8)
     cotangent[0, 6, 6, 1, 0] = float("nan")
     found, wanted = (
-        torch.autograd.grad(fovea.attention(*x, Neighborhood(3), backend=b), x, cotangent)
+        torch.autograd.grad(fovea.attention(*x, pattern=Neighborhood(3), backend=b), x, cotangent)
         for b in ("native", "reference")
     )
     for mine, exact in zip(found, wanted, strict=True):

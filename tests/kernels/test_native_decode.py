@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -89,14 +90,14 @@ def test_a_cache_is_read_where_it_lies() -> None:
     views = [half[:, :, :2000].transpose(1, 2) for half in long]
     assert all(_dense(view) is view for view in views)
     wanted = fovea.attention(query, key, value, "sliding:left=999", backend="native")
-    assert torch.equal(fovea.attention(query, *views, "sliding:left=999", backend="native"), wanted)
+    assert torch.equal(fovea.attention(query, *views, pattern="sliding:left=999", backend="native"), wanted)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["key", "value"])
 @pytest.mark.parametrize("at", [900, 1500, 1999])
 def test_what_is_not_finite_stays_with_those_who_see_it(at: int, name: str, value: float) -> None:
-    tensors = dict(zip(("query", "key", "value"), cache(2), strict=True))
+    tensors: dict[str, Any] = dict(zip(("query", "key", "value"), cache(2), strict=True))
     tensors[name][0, at, 1, 3] = value
     found, wanted = (
         fovea.attention(**tensors, pattern="sliding:left=999", backend=backend, return_lse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +27,12 @@ def peak(pattern: Pattern, grid: tuple[int, ...], *, biased: bool = False) -> in
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as prof:
-        fovea.attention(*inputs, pattern, bias=bias, backend="tiled").sum().backward()
+        fovea.attention(*inputs, pattern=pattern, bias=bias, backend="tiled").sum().backward()
     total = most = 0
     assert prof.profiler is not None
     assert prof.profiler.kineto_results is not None
-    for event in sorted(prof.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+    events: list[Any] = sorted(prof.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    for event in events:
         if event.name() == "[memory]":
             total += event.nbytes()
             most = max(most, total)

@@ -56,6 +56,11 @@ class Backend(ABC):
     def work(self, problem: Problem) -> Work:
         """What the problem would cost; forward or backward pass as ``problem.grad`` says."""
 
+    def measured(self, problem: Problem) -> float | None:
+        """Seconds that the problem, or one like it, took when the backend measured it on this machine; ``None`` where
+        it measures nothing or has not."""
+        return None
+
     @abstractmethod
     def forward(
         self,

@@ -41,6 +41,9 @@ HEAD_DIM = 32
 MOST_PAIRS = 4 << 20
 """A backend that would compute more pairs than these is not timed; smaller problems price what is dense."""
 
+MOST_LAUNCHES = 5000
+"""Nor one that would launch more than these: Triton's interpreter, in which every step over a tile counts as many."""
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -133,7 +136,10 @@ def _problems(device: torch.device, dtype: torch.dtype, grad: bool) -> list[Prob
 
 def _time(backend: Backend, problem: Problem) -> tuple[Work, float] | None:
     """What the problem is to the backend, and the shortest of a few runs in seconds."""
-    if backend.refuses(problem) is not None or (work := backend.work(problem)).pairs > MOST_PAIRS:
+    if backend.refuses(problem) is not None:
+        return None
+    work = backend.work(problem)
+    if work.pairs > MOST_PAIRS or work.launches > MOST_LAUNCHES:
         return None
     shape = (1, *problem.query_grid, problem.heads, HEAD_DIM)
     source = torch.Generator().manual_seed(0)

@@ -32,12 +32,14 @@ class Candidate:
         work: what it would do; none where it cannot.
         seconds: what that should take on this machine; none where nothing was measured.
         refused: why it is not taken, or none.
+        measured: what such a problem took on this machine, where the backend measured one and remembers it.
     """
 
     backend: str
     work: Work | None
     seconds: float | None
     refused: str | None
+    measured: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Plan:
                 {
                     "backend": candidate.backend,
                     "seconds": candidate.seconds,
+                    "measured_seconds": candidate.measured,
                     "refused": candidate.refused,
                     "pairs": work and work.pairs,
                     "flops": work and work.flops,
@@ -124,6 +127,7 @@ class Plan:
             lines.append(
                 f"{mark}{candidate.backend:<9}{_seconds(candidate.seconds):>11}{row['pairs']:>16,}{padded:>9}"
                 f"{row['bytes'] / 2**20:>7.1f} MiB{row['launches']:>10}  {tile}"
+                + (f"  measured {_seconds(candidate.measured)}" if candidate.measured is not None else "")
                 + (f"  not taken: {candidate.refused}" if candidate.refused else "")
             )
         return "\n\n".join(["\n".join(lines), *(plan.explain() for plan in self.also)])
@@ -211,7 +215,8 @@ def _scratch(candidate: Candidate) -> float:
 def _priced(problem: Problem, candidate: Candidate) -> Candidate:
     found = calibration.prices(backends()[candidate.backend], problem.device, problem.dtype, problem.grad)
     assert candidate.work is not None
-    return Candidate(candidate.backend, candidate.work, found and found.seconds(candidate.work), None)
+    seconds = found and found.seconds(candidate.work)
+    return replace(candidate, seconds=seconds, measured=backends()[candidate.backend].measured(problem))
 
 
 def _predicted(candidate: Candidate) -> float:

@@ -13,6 +13,7 @@ HOMES = {
     "tiled": ("fovea.kernels.tiled", "Tiled"),
     "native": ("fovea.kernels.native", "Native"),
     "flex": ("fovea.kernels.flex", "Flex"),
+    "triton": ("fovea.kernels.triton.backend", "Triton"),
 }
 
 
