@@ -33,7 +33,7 @@ class State:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.position, *self.tensors.values()))
 
     def reorder(self, rows: Int64[Tensor, " rows"]) -> None:
-        """Row ``i`` becomes what row ``rows[i]`` was (beam search, finished sentences); the batch may change its size."""
+        """Row ``i`` becomes what row ``rows[i]`` was (beam search, finished rows); the batch may change its size."""
         self.position = self.position.index_select(0, rows)
         self.tensors = {name: tensor.index_select(0, rows) for name, tensor in self.tensors.items()}
 
