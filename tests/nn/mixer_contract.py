@@ -1,7 +1,11 @@
-"""What every mixer keeps to: whole sequences, pieces and single tokens agree, for rows that differ; documents do not mix."""
+"""What every mixer keeps to: whole sequences, pieces and single tokens agree, for rows that differ; packed documents do
+not mix."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -117,12 +121,12 @@ def check_documents(mixer: Mixer, x: Tensor, tolerance: float, alone: bool) -> N
     cuts = [[0, 1, tokens // 2, tokens], [0, tokens // 3, tokens // 3 + 2, tokens], [0, tokens]]
     documents = torch.zeros(3, tokens, dtype=torch.int64)
     for row, edges in enumerate(cuts):
-        for number, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        for number, (low, high) in enumerate(pairwise(edges)):
             documents[row, low:high] = 3 * number + row
     packed = mixer(x, documents).detach()
     assert packed.isfinite().all()
     for row, edges in enumerate(cuts):
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             if alone:
                 near(
                     packed[row, low:high], mixer(x[row : row + 1, low:high]).detach()[0], tolerance, "a document alone"
@@ -135,10 +139,6 @@ def check_documents(mixer: Mixer, x: Tensor, tolerance: float, alone: bool) -> N
 def check_refusals(mixer: Mixer, x: Tensor) -> None:
     for lengths in ([1, 1, x.shape[1] + 1], [1, 1, -1]):
         state = mixer.start(3, x)
-        try:
+        with pytest.raises(ValueError, match="lengths"):
             mixer.prefill(x, state, torch.tensor(lengths))
-        except ValueError as error:
-            assert "lengths" in str(error)
-        else:
-            raise AssertionError(f"lengths={lengths} was taken")
         assert state.position.tolist() == [0, 0, 0]

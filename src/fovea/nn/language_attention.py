@@ -84,7 +84,8 @@ class LanguageAttention(Mixer):
     def attend_kept(self, query: Queries, key: Keys, value: Keys, position: int) -> Queries:
         """The same where the keys between the cache's first pages and its oldest token are gone.
 
-        ``key, value``: the first pages, the tokens ``cache.oldest(position)`` to ``position - 1``, and the queries' own.
+        ``key, value``: those of the first pages, of the tokens ``cache.oldest(position)`` to ``position - 1``, and the
+        queries' own.
         """
         raise NotImplementedError(f"{type(self).__name__} keeps all keys")
 
@@ -122,8 +123,8 @@ class LanguageAttention(Mixer):
         if tokens == 1:
             self.cache.write(state, real, key=key, value=value)
             for rows, position in _alike(state.position, real[:, 0]):
-                held = (state.tensors[name][rows] for name in ("key", "value"))
-                out[rows] = self.attend_step(query[rows], *held, position)
+                keys, values = (state.tensors[name][rows] for name in ("key", "value"))
+                out[rows] = self.attend_step(query[rows], keys, values, position)
         else:
             for rows, position in _alike(state.position, real[:, 0]):
                 kept = self._kept(state, rows, position, key[rows], value[rows])
