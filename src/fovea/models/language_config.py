@@ -14,6 +14,9 @@ MIXERS: dict[str, str] = {
     "full": "fovea.nn.language_attention:FullAttention",
     "window": "fovea.nn.language_attention:SlidingWindowAttention",
     "blocks": "fovea.nn.language_attention:BlockAttention",
+    "taylor": "fovea.nn.taylor_attention:TaylorAttention",
+    "gated-convolution": "fovea.nn.gated_convolution:GatedConvolution",
+    "base-convolution": "fovea.nn.gated_convolution:BaseConvolution",
 }
 """Names of mixers, and the classes that they are made by as ``Class(dim, **options)``."""
 
