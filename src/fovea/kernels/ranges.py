@@ -1,0 +1,226 @@
+"""Attention of each query to runs of keys of its own: no mask, no matrix of all pairs.
+
+Pairs of a query and a run are sorted by where the run ends and cut into tiles that end in the same block of keys, so
+that a tile is a dense product of its queries with the few keys that any of them sees (the bucketed kernel of
+Superlinear attention, arXiv 2601.18401, section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+_ROWS = 1024
+"""Most pairs of a tile."""
+_ALONE = 64
+"""So few pairs are computed one by one, where their keys lie."""
+
+
+def range_attention(
+    query: Float[Tensor, "batch queries heads head_dim"],
+    key: Float[Tensor, "batch keys kv_heads head_dim"],
+    value: Float[Tensor, "batch keys kv_heads value_dim"],
+    start: Int64[Tensor, "batch queries heads ranges"],
+    stop: Int64[Tensor, "batch queries heads ranges"],
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``softmax(scale q . k) v`` over the keys ``start .. stop - 1`` of each range apart, and its log-sum-exp.
+
+    Differentiable in query, key and value, through both results. Computed in float32 (float64 for float64).
+
+    Args:
+        query, key, value: ``kv_heads`` divides ``heads``.
+        start, stop: ranges of each query and head; ``stop <= start`` sees nothing.
+        scale: factor of the logits; by default ``head_dim ** -0.5``.
+
+    Returns:
+        ``out [batch, queries, heads, ranges, value_dim]`` in query's dtype and ``lse [batch, queries, heads, ranges]``;
+        0 and -inf where nothing is seen.
+    """
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    wide = torch.promote_types(query.dtype, torch.float32)
+    compute = _alone if start.numel() <= _ALONE and not torch.is_grad_enabled() else _Ranges.apply
+    out, lse = compute(query.to(wide), key.to(wide), value.to(wide), start, stop, factor)  # type: ignore[misc]
+    return out.to(query.dtype), lse
+
+
+def range_attention_naive(
+    query: Tensor, key: Tensor, value: Tensor, start: Tensor, stop: Tensor, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """What :func:`range_attention` computes, from masked scores of all pairs."""
+    group = query.shape[2] // key.shape[2]
+    key, value = (tensor.repeat_interleave(group, 2) for tensor in (key, value))
+    scores = torch.einsum("bthd,bshd->bths", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    at = torch.arange(key.shape[1], device=key.device)
+    seen = (at >= start[..., None]) & (at < stop[..., None])  # [batch, queries, heads, ranges, keys]
+    logits = scores[:, :, :, None].masked_fill(~seen, -torch.inf)
+    lse = logits.logsumexp(-1)
+    weights = (logits - torch.where(lse == -torch.inf, 0, lse)[..., None]).exp()
+    return torch.einsum("bthrs,bshd->bthrd", weights, value), lse
+
+
+def _alone(
+    query: Tensor, key: Tensor, value: Tensor, start: Tensor, stop: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """A handful of pairs, such as those of a token that is read alone."""
+    group, ranges = query.shape[2] // key.shape[2], start.shape[-1]
+    out = query.new_zeros(start.numel(), value.shape[-1])
+    lse = query.new_full((start.numel(),), -torch.inf)
+    scaled = (query * scale).flatten(0, 2)
+    keys, values = key.transpose(1, 2), value.transpose(1, 2)
+    edges = torch.stack([start.flatten(), stop.flatten()], 1).tolist()
+    queries, heads = query.shape[1:3]
+    for pair, (low, high) in enumerate(edges):
+        low = max(low, 0)
+        if high <= low:
+            continue
+        row = pair // ranges
+        batch, head = row // (queries * heads), row % heads // group
+        logits = torch.mv(keys[batch, head, low:high], scaled[row])
+        lse[pair] = total = logits.logsumexp(0)
+        torch.mv(values[batch, head, low:high].t(), (logits - total).exp_(), out=out[pair])
+    return out.unflatten(0, start.shape), lse.unflatten(0, start.shape)
+
+
+@dataclass
+class _Tiles:
+    """Pairs in the order of their tiles.
+
+    Attributes:
+        pair: number of each pair among all, sorted.
+        row: of the query that each pair belongs to.
+        start, stop: among the keys of all batch entries and kv heads, one after the other.
+        tiles: first and last pair, first and last key of each tile.
+    """
+
+    pair: Tensor
+    row: Tensor
+    start: Tensor
+    stop: Tensor
+    tiles: list[tuple[int, int, int, int]]
+
+    def __iter__(self) -> Iterator[tuple[slice, slice]]:
+        for first, last, low, high in self.tiles:
+            yield slice(first, last), slice(low, high)
+
+
+def _tile(start: Tensor, stop: Tensor, heads_per_key: int, keys: int) -> _Tiles:
+    batch, _, heads, ranges = start.shape
+    line = torch.arange(batch * (heads // heads_per_key), device=start.device).view(batch, 1, -1, 1)
+    offset = (line * keys).repeat_interleave(heads_per_key, 2)
+    low = (start.clamp(min=0) + offset).flatten()
+    high = (stop.clamp(max=keys) + offset).flatten()
+    pair = (stop.clamp(max=keys) > start.clamp(min=0)).flatten().nonzero()[:, 0]
+    low, high = low[pair], high[pair]
+    order = high.argsort(stable=True)
+    pair, low, high = pair[order], low[order], high[order]
+    tiles = []
+    if len(pair):
+        starts, stops = low.cpu().numpy(), high.cpu().numpy()
+        widest = int((stops - starts).max())
+        block = 1 << min(9, max(5, (widest // 4).bit_length()))
+        edges = np.flatnonzero(np.diff((stops - 1) // block)) + 1
+        edges = np.concatenate([[0], edges, [len(stops)]])
+        edges = np.concatenate([np.arange(a, b, _ROWS) for a, b in pairwise(edges)])
+        first_keys = np.minimum.reduceat(starts, edges).tolist()
+        ends = [*edges[1:].tolist(), len(stops)]
+        tiles = [
+            (a, b, lowest, int(stops[b - 1])) for a, b, lowest in zip(edges.tolist(), ends, first_keys, strict=True)
+        ]
+    return _Tiles(pair, pair // ranges, low, high, tiles)
+
+
+class _Scratch:
+    """Memory for the products of one tile after the other."""
+
+    def __init__(self, like: Tensor, number: int) -> None:
+        self.held = [like.new_empty(0) for _ in range(number)]
+
+    def __call__(self, place: int, rows: int, columns: int) -> Tensor:
+        if self.held[place].numel() < rows * columns:
+            self.held[place] = self.held[place].new_empty(rows * columns)
+        return self.held[place][: rows * columns].view(rows, columns)
+
+
+def _logits(tiles: _Tiles, pairs: slice, keys: slice, query: Tensor, key: Tensor, at: Tensor, out: Tensor) -> Tensor:
+    torch.mm(query[pairs], key[keys].t(), out=out)
+    here = at[keys]
+    hidden = (here < tiles.start[pairs, None]).logical_or_(here >= tiles.stop[pairs, None])
+    return out.masked_fill_(hidden, -torch.inf)
+
+
+def _lines(tensor: Tensor) -> Tensor:
+    """``[batch, keys, kv_heads, C] -> [batch * kv_heads * keys, C]``."""
+    return tensor.transpose(1, 2).reshape(-1, tensor.shape[-1])
+
+
+class _Ranges(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, start: Tensor, stop: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        tiles = _tile(start, stop, query.shape[2] // key.shape[2], key.shape[1])
+        queries = query.reshape(-1, query.shape[-1])[tiles.row] * scale
+        keys, values = _lines(key), _lines(value)
+        at = torch.arange(len(keys), device=key.device)
+        found = queries.new_empty(len(queries), value.shape[-1])
+        total = queries.new_empty(len(queries))
+        scratch = _Scratch(queries, 1)
+        for pairs, seen in tiles:
+            weights = scratch(0, pairs.stop - pairs.start, seen.stop - seen.start)
+            _logits(tiles, pairs, seen, queries, keys, at, weights)
+            top = weights.amax(1, keepdim=True)
+            weights.sub_(top).exp_()
+            share = weights.sum(1, keepdim=True)
+            torch.mm(weights, values[seen], out=found[pairs]).div_(share)
+            total[pairs] = (top + share.log())[:, 0]
+        out = found.new_zeros(start.numel(), value.shape[-1]).index_copy_(0, tiles.pair, found)
+        lse = total.new_full((start.numel(),), -torch.inf).index_copy_(0, tiles.pair, total)
+        ctx.save_for_backward(query, key, value, found, total)
+        ctx.tiles, ctx.scale = tiles, scale
+        ctx.set_materialize_grads(False)
+        return out.unflatten(0, start.shape), lse.unflatten(0, start.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, found, total = ctx.saved_tensors
+        tiles: _Tiles = ctx.tiles
+        grad_out, grad_lse = grads
+        if grad_out is None and grad_lse is None:
+            return (None,) * 6
+        width = value.shape[-1]
+        grad_found = torch.zeros_like(found) if grad_out is None else grad_out.reshape(-1, width)[tiles.pair]
+        slope = -(grad_found * found).sum(1, keepdim=True)
+        if grad_lse is not None:
+            slope += grad_lse.reshape(-1, 1)[tiles.pair]
+        queries = query.reshape(-1, query.shape[-1])[tiles.row] * ctx.scale
+        keys, values = _lines(key), _lines(value)
+        at = torch.arange(len(keys), device=key.device)
+        grad_queries = torch.empty_like(queries)
+        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+        scratch = _Scratch(queries, 2)
+        for pairs, seen in tiles:
+            shape = pairs.stop - pairs.start, seen.stop - seen.start
+            weights = scratch(0, *shape)
+            _logits(tiles, pairs, seen, queries, keys, at, weights)
+            weights.sub_(total[pairs, None]).exp_()
+            grad_values[seen].addmm_(weights.t(), grad_found[pairs])
+            products = torch.mm(grad_found[pairs], values[seen].t(), out=scratch(1, *shape))
+            weights.mul_(products.add_(slope[pairs]))
+            torch.mm(weights, keys[seen], out=grad_queries[pairs])
+            grad_keys[seen].addmm_(weights.t(), queries[pairs])
+        grad_query = torch.zeros_like(query).reshape(-1, query.shape[-1])
+        grad_query.index_add_(0, tiles.row, grad_queries.mul_(ctx.scale))
+        back = [
+            grad.unflatten(0, (key.shape[0], key.shape[2], key.shape[1])).transpose(1, 2)
+            for grad in (grad_keys, grad_values)
+        ]
+        return grad_query.view_as(query), *back, None, None, None
