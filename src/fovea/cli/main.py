@@ -26,6 +26,8 @@ EXTRAS = {
     "skimage": "restoration",
     "sklearn": "spectral",
     "tifffile": "spectral",
+    "transformers": "language",
+    "tokenizers": "language",
 }
 """Which extra of fovea brings an optional module."""
 
