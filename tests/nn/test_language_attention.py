@@ -11,7 +11,7 @@ from torch.nn import functional
 import fovea
 from fovea.nn.key_cache import KeyCache
 from fovea.nn.language_attention import BlockAttention, FullAttention, LanguageAttention, SlidingWindowAttention
-from fovea.nn.rotary import rotate
+from fovea.nn.rotary import rotate, turns
 from fovea.patterns import Blocks, Local, Offsets, Powers, Sink
 from nn.mixer_contract import check_mixer
 
@@ -150,17 +150,20 @@ def test_a_step_reads_the_blocks_it_sees_and_no_other(name: str, monkeypatch: py
 def test_positions_are_relative() -> None:
     query, key = torch.randn(1, 5, 2, 8), torch.randn(1, 5, 2, 8)
     for interleaved in (False, True):
-        scores = [
-            torch.einsum(
-                "bqhd,bkhd->bhqk",
-                *(rotate(each, torch.arange(5)[None] + shift, interleaved=interleaved) for each in (query, key)),
-            )
-            for shift in (0, 300)
-        ]
+        scores = []
+        for shift in (0, 300):
+            angles = turns(torch.arange(5)[None] + shift, 8)
+            turned = [rotate(each, *angles, interleaved=interleaved) for each in (query, key)]
+            scores.append(torch.einsum("bqhd,bkhd->bhqk", *turned))
         torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-4)
-    paired = rotate(query, torch.arange(5)[None], interleaved=True)
-    halves = rotate(torch.cat([query[..., ::2], query[..., 1::2]], -1), torch.arange(5)[None])
+    angles = turns(torch.arange(5)[None], 8)
+    paired = rotate(query, *angles, interleaved=True)
+    halves = rotate(torch.cat([query[..., ::2], query[..., 1::2]], -1), *angles)
     torch.testing.assert_close(torch.stack(halves.chunk(2, -1), -1).flatten(-2), paired)
+    whole = torch.view_as_complex(query.unflatten(-1, (4, 2)).contiguous())
+    rates = torch.arange(5)[:, None] * 10000.0 ** (-torch.arange(4) / 4)
+    wanted = torch.view_as_real(whole * torch.polar(torch.ones(5, 4), rates)[:, None]).flatten(-2)
+    torch.testing.assert_close(paired, wanted)
 
 
 @pytest.mark.parametrize(

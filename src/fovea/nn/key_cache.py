@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from fovea.nn.mixer import State
@@ -62,24 +62,49 @@ class KeyCache:
         )
 
     def write(
-        self, state: State, real: Bool[Tensor, "batch tokens"], **new: Float[Tensor, "batch tokens *width"]
+        self,
+        state: State,
+        tokens: int,
+        lengths: Int64[Tensor, " batch"] | None,
+        **new: Float[Tensor, "batch tokens *width"],
     ) -> None:
-        """Put the next tokens of each row into ``state``, but for those that are not ``real``; advances no position."""
-        batch, tokens = real.shape
-        count = real.sum(1)
-        end = state.position + count
-        slots = self.slots(int(end.max()) if batch else 0)
+        """Put the next ``tokens`` of each row into ``state``, or as many of them as ``lengths`` says are real, and
+        advance its position."""
+        places = state.position.tolist()
+        ends = [place + tokens for place in places] if lengths is None else (state.position + lengths).tolist()
+        slots = self.slots(max(ends, default=0))
         for name, held in state.tensors.items():
             if slots > held.shape[1]:
-                grown = held.new_zeros(batch, slots, *held.shape[2:])
+                grown = held.new_zeros(len(places), slots, *held.shape[2:])
                 grown[:, : held.shape[1]] = held
                 state.tensors[name] = grown
-        token = state.position[:, None] + torch.arange(tokens, device=real.device)
-        kept = real
-        if self.bound is not None:
-            assert self.ring is not None
-            kept = real & ((token >= end[:, None] - self.ring * self.page) | (token < self.first * self.page))
-        rows, places = kept.nonzero(as_tuple=True)
-        at = self.slot(token[rows, places])
-        for name, tensor in new.items():
-            state.tensors[name][rows, at] = tensor[rows, places].to(state.tensors[name].dtype)
+        if lengths is None and len(set(places)) == 1:
+            self._write_rows(state, slice(None), places[0], ends[0], new)
+        else:
+            for row, (place, end) in enumerate(zip(places, ends, strict=True)):
+                self._write_rows(state, slice(row, row + 1), place, end, new)
+        state.position += tokens if lengths is None else lengths
+
+    def _write_rows(self, state: State, rows: slice, begin: int, end: int, new: dict[str, Tensor]) -> None:
+        """Tokens ``begin`` to ``end - 1`` of rows that stand alike; of those that share a slot, the last."""
+        for low, high in self._kept(begin, end):
+            start = self._slot(low)
+            if self._slot(high - 1) - start == high - 1 - low:
+                where: slice | Tensor = slice(start, start + high - low)
+            else:
+                where = self.slot(torch.arange(low, high, device=state.position.device))
+            for name, tensor in new.items():
+                held = state.tensors[name]
+                held[rows, where] = tensor[rows, low - begin : high - begin].to(held.dtype)
+
+    def _kept(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """Ranges of the new tokens that are kept: those of the first pages, and the newest."""
+        if self.ring is None:
+            return [(begin, end)] if begin < end else []
+        first = self.first * self.page
+        ranges = [(begin, min(end, first)), (max(begin, first, end - self.ring * self.page), end)]
+        return [(low, high) for low, high in ranges if low < high]
+
+    def _slot(self, token: int) -> int:
+        start = self.first * self.page
+        return token if self.ring is None or token < start else start + (token - start) % (self.ring * self.page)

@@ -19,7 +19,7 @@ from fovea.kernels.merge import merge
 from fovea.nn.key_cache import KeyCache
 from fovea.nn.linear import Linear
 from fovea.nn.mixer import Mixer, State, real_tokens
-from fovea.nn.rotary import rotate
+from fovea.nn.rotary import rotate, turns
 from fovea.patterns import Blocks, Chosen, Pattern, Sink, SlidingWindow, Union, parse
 
 _LENGTHS = 32
@@ -114,24 +114,30 @@ class LanguageAttention(Mixer):
         state: State,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        real = real_tokens(x, lengths)
         tokens = x.shape[1]
+        if lengths is not None:
+            real_tokens(x, lengths)  # refuses lengths that do not fit
         if not tokens:
             return x
         query, key, value = self._projected(x, state.position[:, None] + torch.arange(tokens, device=x.device))
-        out = torch.zeros_like(query)
+        groups = list(_alike(state.position, lengths))
         if tokens == 1:
-            self.cache.write(state, real, key=key, value=value)
-            for rows, position in _alike(state.position, real[:, 0]):
-                keys, values = (state.tensors[name][rows] for name in ("key", "value"))
-                out[rows] = self.attend_step(query[rows], keys, values, position)
+            self.cache.write(state, tokens, lengths, key=key, value=value)
+            parts = [
+                self.attend_step(query[rows], state.tensors["key"][rows], state.tensors["value"][rows], position)
+                for rows, position in groups
+            ]
         else:
-            for rows, position in _alike(state.position, real[:, 0]):
-                kept = self._kept(state, rows, position, key[rows], value[rows])
-                attend = self.attend if self.cache.whole(position) else self._gone(position)
-                out[rows] = attend(query[rows], *kept)
-            self.cache.write(state, real, key=key, value=value)
-        state.position += real.sum(1)
+            parts = [
+                self._attend_after(query[rows], key[rows], value[rows], state, rows, position)
+                for rows, position in groups
+            ]
+            self.cache.write(state, tokens, lengths, key=key, value=value)
+        if len(groups) == 1 and groups[0][0] == slice(None):
+            return self.project(parts[0].flatten(-2))
+        out = torch.zeros_like(query)
+        for (rows, _), part in zip(groups, parts, strict=True):
+            out[rows] = part
         return self.project(out.flatten(-2))
 
     def state_size(self, length: int) -> int:
@@ -142,22 +148,27 @@ class LanguageAttention(Mixer):
         key = self.key_norm(self.key(x).unflatten(-1, (self.kv_heads, self.head_dim)))
         value = self.value(x).unflatten(-1, (self.kv_heads, self.head_dim))
         if self.rotary_base is not None:
-            query, key = (rotate(each, position, base=self.rotary_base) for each in (query, key))
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            cosine, sine = turns(position, self.head_dim, base=self.rotary_base, dtype=dtype)
+            query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         return query, key, value
 
-    def _kept(self, state: State, rows: slice, position: int, *new: Tensor) -> list[Tensor]:
-        """Keys and values: what the cache has of the tokens before ``position`` in their order, and the new ones."""
+    def _attend_after(
+        self, query: Tensor, key: Tensor, value: Tensor, state: State, rows: slice, position: int
+    ) -> Tensor:
+        """Attention of new tokens to what the cache has of those before ``position``, and to themselves."""
         if not position:
-            return list(new)
-        token = torch.arange(position, device=new[0].device)
-        if not self.cache.whole(position):
+            return self.attend(query, key, value)
+        token = torch.arange(position, device=query.device)
+        whole = self.cache.whole(position)
+        if not whole:
             token = torch.cat([token[: self.cache.first * self.cache.page], token[self.cache.oldest(position) :]])
         slot = self.cache.slot(token)
-        held = (state.tensors[name][rows].index_select(1, slot) for name in ("key", "value"))
-        return [torch.cat([old, fresh.to(old.dtype)], 1) for old, fresh in zip(held, new, strict=True)]
-
-    def _gone(self, position: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        return lambda query, key, value: self.attend_kept(query, key, value, position)
+        key, value = (
+            torch.cat([state.tensors[name][rows].index_select(1, slot).to(new.dtype), new], 1)
+            for name, new in (("key", key), ("value", value))
+        )
+        return self.attend(query, key, value) if whole else self.attend_kept(query, key, value, position)
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, pattern: Pattern | str) -> Tensor:
         return fovea.attention(query, key, value, pattern, backend=self.backend)
@@ -364,15 +375,16 @@ def _blocks_of(pattern: Blocks, cache: KeyCache, block: int) -> tuple[Chosen | N
     return Chosen(pattern.size, (tuple(others),)) if others else None, own[0] if own else None
 
 
-def _alike(position: Tensor, real: Tensor) -> Iterator[tuple[slice, int]]:
+def _alike(position: Tensor, lengths: Tensor | None) -> Iterator[tuple[slice, int]]:
     """Rows to compute at once, and where they stand: all of them where they stand alike, else one by one those that
-    are ``real``."""
+    have new tokens."""
     places = position.tolist()
-    if len(set(places)) == 1 and bool(real.all()):
+    if len(set(places)) == 1 and (lengths is None or bool((lengths > 0).all())):
         yield slice(None), places[0]
         return
-    for row, (place, counts) in enumerate(zip(places, real.tolist(), strict=True)):
-        if counts:
+    counts = [1] * len(places) if lengths is None else lengths.tolist()
+    for row, (place, count) in enumerate(zip(places, counts, strict=True)):
+        if count:
             yield slice(row, row + 1), place
 
 

@@ -7,31 +7,33 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-def rotate(
-    x: Float[Tensor, "batch tokens heads head_dim"],
-    position: Int64[Tensor, "rows tokens"],
-    *,
-    base: float = 10000.0,
-    interleaved: bool = False,
-) -> Float[Tensor, "batch tokens heads head_dim"]:
-    """Turn each pair ``i`` of channels by ``position * base ** (-2 i / head_dim)``, in float32 or wider.
-
-    Args:
-        x: queries or keys; ``head_dim`` is even.
-        position: of each token; ``rows`` is the batch, or 1 where all rows stand alike.
-        base: theta of the method.
-        interleaved: pairs are neighbouring channels (the paper's form); else channel ``i`` and ``i + head_dim / 2``
-            (that of Llama and of most models since).
+def turns(
+    position: Int64[Tensor, "rows tokens"], head_dim: int, *, base: float = 10000.0, dtype: torch.dtype = torch.float32
+) -> tuple[Float[Tensor, "rows tokens 1 pairs"], Float[Tensor, "rows tokens 1 pairs"]]:
+    """Cosine and sine of ``position * base ** (-2 i / head_dim)`` for each pair ``i`` of channels, in ``dtype``.
 
     Raises ``ValueError`` where ``head_dim`` is odd.
     """
-    width = x.shape[-1]
-    if width % 2:
-        raise ValueError(f"x has heads of {width} channels; rotary positions turn pairs, so the number must be even")
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    rates = base ** (torch.arange(0, width, 2, device=x.device, dtype=dtype) / -width)
-    angle = (position[..., None] * rates)[:, :, None]  # [rows, tokens, 1, head_dim / 2]
-    cosine, sine = angle.cos(), angle.sin()
+    if head_dim % 2:
+        raise ValueError(f"head_dim={head_dim}; rotary positions turn pairs of channels, so it must be even")
+    rates = base ** (torch.arange(0, head_dim, 2, device=position.device, dtype=dtype) / -head_dim)
+    angle = (position[..., None] * rates)[:, :, None]
+    return angle.cos(), angle.sin()
+
+
+def rotate(
+    x: Float[Tensor, "batch tokens heads head_dim"],
+    cosine: Float[Tensor, "rows tokens 1 pairs"],
+    sine: Float[Tensor, "rows tokens 1 pairs"],
+    *,
+    interleaved: bool = False,
+) -> Float[Tensor, "batch tokens heads head_dim"]:
+    """Turn each pair of channels of queries or keys by its angle (:func:`turns`; ``rows`` is the batch, or 1 where all
+    rows stand alike).
+
+    With ``interleaved``, pairs are neighbouring channels (the paper's form); else channel ``i`` and
+    ``i + head_dim / 2`` (that of Llama and of most models since).
+    """
     if interleaved:
         first, second = x[..., ::2], x[..., 1::2]
         turned = torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=-1).flatten(-2)
