@@ -19,7 +19,7 @@ from torch import Tensor
 
 _ROWS = 1024
 """Most pairs of a tile."""
-_ALONE = 64
+_ALONE = 256
 """So few pairs are computed one by one, where their keys lie."""
 
 
@@ -46,8 +46,10 @@ def range_attention(
     """
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     wide = torch.promote_types(query.dtype, torch.float32)
-    compute = _alone if start.numel() <= _ALONE and not torch.is_grad_enabled() else _Ranges.apply
-    out, lse = compute(query.to(wide), key.to(wide), value.to(wide), start, stop, factor)  # type: ignore[misc]
+    if start.numel() <= _ALONE and not torch.is_grad_enabled():
+        out, lse = _alone(query.to(wide), key, value, start, stop, factor)
+    else:
+        out, lse = _Ranges.apply(query.to(wide), key.to(wide), value.to(wide), start, stop, factor)  # type: ignore[misc]
     return out.to(query.dtype), lse
 
 
@@ -83,9 +85,9 @@ def _alone(
             continue
         row = pair // ranges
         batch, head = row // (queries * heads), row % heads // group
-        logits = torch.mv(keys[batch, head, low:high], scaled[row])
+        logits = torch.mv(keys[batch, head, low:high].to(query.dtype), scaled[row])
         lse[pair] = total = logits.logsumexp(0)
-        torch.mv(values[batch, head, low:high].t(), (logits - total).exp_(), out=out[pair])
+        torch.mv(values[batch, head, low:high].to(query.dtype).t(), (logits - total).exp_(), out=out[pair])
     return out.unflatten(0, start.shape), lse.unflatten(0, start.shape)
 
 

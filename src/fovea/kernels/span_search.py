@@ -190,7 +190,6 @@ def find(
     batch, queries, heads, width = search_query.shape
     wide = torch.promote_types(search_query.dtype, torch.float32)
     grouped = search_query.to(wide).unflatten(2, (search_key.shape[2], -1))
-    keys = search_key.to(wide)
     step = _GATHERED if queries <= _GATHERED else max(64, _HELD // (batch * heads * width))
     anchors, scores = [], []
     for low in range(0, queries, step):
@@ -198,9 +197,9 @@ def find(
         begin = position + low
         back = _back(search, begin + part.shape[1], search_query.device)
         if queries <= _GATHERED:
-            table = _gathered_scores(part, keys, back, begin)
+            table = _gathered_scores(part, search_key, back, begin)
         else:
-            table = _striped_scores(part, keys, back.tolist(), begin)
+            table = _striped_scores(part, search_key, back.tolist(), begin)
         at = begin + torch.arange(part.shape[1], device=back.device)
         if first is not None:
             outside = (at - first[:, low : low + step])[..., None] < back
@@ -258,7 +257,7 @@ def _gathered_scores(query: Tensor, key: Tensor, back: Tensor, position: int) ->
     """``[batch, queries, heads, stripes]``, the farthest first, of keys gathered for each query."""
     at = position + torch.arange(query.shape[1], device=key.device)
     index = at[:, None] - back
-    taken = key[:, index.clamp(min=0)]  # [batch, queries, stripes, kv_heads, head_dim]
+    taken = key[:, index.clamp(min=0)].to(query.dtype)  # [batch, queries, stripes, kv_heads, head_dim]
     scores = torch.einsum("btkgd,btnkd->btkgn", query, taken).flatten(2, 3)
     return scores.masked_fill_((index < 0)[:, None], -torch.inf)
 

@@ -17,6 +17,7 @@ MIXERS: dict[str, str] = {
     "taylor": "fovea.nn.taylor_attention:TaylorAttention",
     "gated-convolution": "fovea.nn.gated_convolution:GatedConvolution",
     "base-convolution": "fovea.nn.gated_convolution:BaseConvolution",
+    "superlinear": "fovea.nn.span_search:SuperlinearAttention",
     "memory": "fovea.nn.memory_mixer:MemoryMixer",
 }
 """Names of mixers, and the classes that they are made by as ``Class(dim, **options)``."""
