@@ -129,10 +129,10 @@ def test_a_step_reads_the_blocks_it_sees_and_no_other(name: str, monkeypatch: py
     layer.prefill(x[:, :-1], state)
     size, row = layer.pattern.size, layer.pattern.row(89 // layer.pattern.size)
     tokens = torch.cat([torch.arange(block * size, min(block * size + size, 90)) for block in row])
-    kept = torch.zeros(state.tensors["key"].shape[1], dtype=torch.bool)
+    kept = torch.zeros(state.tensors["key"].shape[2], dtype=torch.bool)
     kept[layer.cache.slot(tokens)] = True
     for tensor in state.tensors.values():
-        tensor[:, ~kept] = torch.nan
+        tensor[:, :, ~kept] = torch.nan
     pairs = []
     operator = fovea.attention
 

@@ -54,19 +54,23 @@ class KeyCache:
         assert self.ring is not None
         return (-(-length // self.page) - self.ring) * self.page
 
-    def start(self, batch: int, like: Tensor, **widths: tuple[int, ...]) -> State:
-        """An empty state whose tensors ``[batch, slots, *width]`` have these names."""
+    def start(self, batch: int, like: Tensor, **shapes: tuple[int, int]) -> State:
+        """An empty state: by name, tensors ``[batch, heads, slots, head_dim]`` of these ``(heads, head_dim)``."""
         return State(
             torch.zeros(batch, dtype=torch.int64, device=like.device),
-            {name: like.new_zeros(batch, 0, *width) for name, width in widths.items()},
+            {name: like.new_zeros(batch, heads, 0, width) for name, (heads, width) in shapes.items()},
         )
+
+    def read(self, state: State, name: str, rows: slice) -> Float[Tensor, "rows slots heads head_dim"]:
+        """The slots of some rows, where they lie."""
+        return state.tensors[name][rows].transpose(1, 2)
 
     def write(
         self,
         state: State,
         tokens: int,
         lengths: Int64[Tensor, " batch"] | None,
-        **new: Float[Tensor, "batch tokens *width"],
+        **new: Float[Tensor, "batch tokens heads head_dim"],
     ) -> None:
         """Put the next ``tokens`` of each row into ``state``, or as many of them as ``lengths`` says are real, and
         advance its position."""
@@ -74,9 +78,10 @@ class KeyCache:
         ends = [place + tokens for place in places] if lengths is None else (state.position + lengths).tolist()
         slots = self.slots(max(ends, default=0))
         for name, held in state.tensors.items():
-            if slots > held.shape[1]:
-                grown = held.new_zeros(len(places), slots, *held.shape[2:])
-                grown[:, : held.shape[1]] = held
+            _, heads, before, width = held.shape
+            if slots > before:
+                grown = held.new_zeros(len(places), heads, slots, width)
+                grown[:, :, :before] = held
                 state.tensors[name] = grown
         if lengths is None and len(set(places)) == 1:
             self._write_rows(state, slice(None), places[0], ends[0], new)
@@ -94,8 +99,8 @@ class KeyCache:
             else:
                 where = self.slot(torch.arange(low, high, device=state.position.device))
             for name, tensor in new.items():
-                held = state.tensors[name]
-                held[rows, where] = tensor[rows, low - begin : high - begin].to(held.dtype)
+                held = self.read(state, name, rows)
+                held[:, where] = tensor[rows, low - begin : high - begin].to(held.dtype)
 
     def _kept(self, begin: int, end: int) -> list[tuple[int, int]]:
         """Ranges of the new tokens that are kept: those of the first pages, and the newest."""

@@ -124,7 +124,9 @@ class LanguageAttention(Mixer):
         if tokens == 1:
             self.cache.write(state, tokens, lengths, key=key, value=value)
             parts = [
-                self.attend_step(query[rows], state.tensors["key"][rows], state.tensors["value"][rows], position)
+                self.attend_step(
+                    query[rows], self.cache.read(state, "key", rows), self.cache.read(state, "value", rows), position
+                )
                 for rows, position in groups
             ]
         else:
@@ -165,7 +167,7 @@ class LanguageAttention(Mixer):
             token = torch.cat([token[: self.cache.first * self.cache.page], token[self.cache.oldest(position) :]])
         slot = self.cache.slot(token)
         key, value = (
-            torch.cat([state.tensors[name][rows].index_select(1, slot).to(new.dtype), new], 1)
+            torch.cat([self.cache.read(state, name, rows).index_select(1, slot).to(new.dtype), new], 1)
             for name, new in (("key", key), ("value", value))
         )
         return self.attend(query, key, value) if whole else self.attend_kept(query, key, value, position)
@@ -188,7 +190,7 @@ class FullAttention(LanguageAttention):
     The cache grows with what is read: ``2 kv_heads head_dim`` numbers a token, in pages of ``PAGE`` tokens.
     """
 
-    PAGE = 256
+    PAGE = 64
 
     def __init__(
         self,
