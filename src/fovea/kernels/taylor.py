@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from fovea.kernels.taylor_chunks import Chunked, Sizes, columns_of, divided, precision_of, sums_of, tables
+from fovea.kernels.taylor_chunks import Chunked, How, divided, mixed, precision_of
 from fovea.kernels.taylor_features import (
     Features,
     feature_map,
@@ -146,8 +146,8 @@ def chunked(
 
     Only the features of one chunk exist at a time, forward and backward; the backward pass computes them again.
     """
-    _check(chunk)
-    return Chunked.apply(query, key, value, documents, scale_of(query, scale), epsilon, normalise, chunk)
+    how = How(scale_of(query, scale), epsilon, normalise, _checked(chunk))
+    return Chunked.apply(query, key, value, documents, how)
 
 
 @torch.no_grad()
@@ -168,51 +168,37 @@ def read(
     Args:
         real: ``[batch, tokens]``, false at padding, which leaves no trace in the memory; none where all are real.
     """
+    dtype = value.dtype
     wanted = (*query.shape[:1], query.shape[2], feature_size(query.shape[-1]), value.shape[-1] + 1)
     if memory.shape != wanted:
         raise ValueError(f"memory has shape {tuple(memory.shape)}; these tokens need {wanted}")
-    _check(chunk)
+    how = How(scale_of(query, scale), epsilon, normalise, _checked(chunk))
     with torch.autocast(query.device.type, enabled=False):
-        query, key, held = query.to(memory.dtype), key.to(memory.dtype), memory.flatten(0, 1)
-        if real is not None:
-            value = value * real[:, :, None, None]
+        query, key, value = (x.to(memory.dtype) for x in (query, key, value))
         if query.shape[1] == 1:
-            out = _one(query, key, value, held, real, scale_of(query, scale), epsilon, normalise)
-            return out.to(value.dtype)
-        sizes = Sizes.of(value, chunk)
-        q, k = (tables(x, sizes, scale_of(query, scale)) for x in (query, key))
-        columns = columns_of(value, sizes, memory.dtype, real)
-        out = torch.empty_like(columns[..., :-1])
-        for at, rows, sums in sums_of(q, k, columns, None, held):
-            out[at, rows] = divided(sums, epsilon, normalise)
-        return sizes.tokens_of(out).to(value.dtype)
+            return _one(query, key, value, memory, real, how).to(dtype)
+        return mixed(query, key, value, how, memory=memory, real=real).to(dtype)
 
 
-def _one(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    memory: Tensor,
-    real: Tensor | None,
-    scale: float,
-    epsilon: float,
-    normalise: bool,
-) -> Tensor:
-    """One token of each row; ``memory`` ``[rows, features, dim + 1]`` is brought up to date."""
+def _one(query: Tensor, key: Tensor, value: Tensor, memory: Tensor, real: Tensor | None, how: How) -> Tensor:
+    """One token of each row."""
     batch, _, heads, feature_dim = query.shape
     first, second = pairs_of(feature_dim, "compact", query.device)
-    table = table_of(torch.stack([query, key]).flatten(1, 3).unsqueeze(-1), scale)
-    table = table.squeeze(-1)
+    table = table_of(torch.stack([query, key]).flatten(1, 3).unsqueeze(-1), how.scale).squeeze(-1)
     phi = table.index_select(-1, first).mul_(table.index_select(-1, second))
-    ones = value.new_ones(batch, 1, heads, 1) if real is None else real[:, :, None, None].expand(-1, -1, heads, 1)
-    columns = torch.cat([value.to(memory.dtype), ones.to(memory.dtype)], -1).view(batch * heads, 1, -1)
-    memory.addcmul_(phi[1].unsqueeze(-1), columns)
-    return divided(torch.bmm(phi[:1].transpose(0, 1), memory), epsilon, normalise).view(value.shape)
+    columns = _with_ones(value)
+    if real is not None:
+        columns *= real[:, :, None, None]
+    rows = memory.view(batch * heads, *memory.shape[2:])
+    rows.addcmul_(phi[1].unsqueeze(-1), columns.view(batch * heads, 1, -1))
+    sums = torch.bmm(phi[0].unsqueeze(1), rows)
+    return divided(sums, how.epsilon, how.normalise).view(value.shape)
 
 
-def _check(chunk: int) -> None:
+def _checked(chunk: int) -> int:
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; it must be at least 1")
+    return chunk
 
 
 def _with_ones(value: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Taylor linear attention in chunks: scores inside a chunk, the memory of what came before across chunks.
 
-Chunks stand first in memory, ``[chunks, rows, ...]`` with ``rows = batch * heads``, and tokens last in all that
-features are made of, so that each feature of a chunk is the product of two contiguous rows.
+A chunk of some rows (``rows = batch * heads``) is brought into buffers that the next chunk uses again and that a
+processor's second-level cache holds; beside them only what goes in and comes out is as long as the sequence. Tokens
+stand last in all that features are made of, so that a feature of a chunk is the product of two contiguous rows.
 """
 
 from __future__ import annotations
@@ -14,17 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from fovea.kernels.taylor_features import feature_size, pairs_of
 
 GROUP = 1 << 17
-"""Numbers of one chunk's features, over the heads that are computed together on a processor: 512 KB, so that these, the
-scores and the memory stay in its second-level cache."""
+"""Numbers of one chunk's features, over the rows that are computed together on a processor: 512 KB."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What the forms share beside tensors: scale of the logits, epsilon and presence of the denominator, tokens a
+    chunk."""
+
+    scale: float
+    epsilon: float
+    normalise: bool
+    chunk: int
 
 
 class Chunked(torch.autograd.Function):
-    """The chunked form, on ``[batch, tokens, heads, ...]``; what is kept for the backward pass is linear in the tokens.
+    """The chunked form; what is kept for the backward pass is linear in the tokens.
 
     With ``D_i`` the gradient at ``sums_i = sum_{j<=i} g(q_i.k_j) c_j``, ``c_j = [v_j, 1]``: ``dc_j = sum_i g(s_ij)
     D_i``; ``dq_i = sum_j (D_i.c_j) g'(s_ij) k_j`` and ``dk_j`` likewise, ``g'(s) = 1 + s``. Inside a chunk by the
@@ -33,28 +43,14 @@ class Chunked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        documents: Tensor | None,
-        scale: float,
-        epsilon: float,
-        normalise: bool,
-        chunk: int,
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, documents: Tensor | None, how: How) -> Tensor:
         with torch.autocast(query.device.type, enabled=False):
-            sizes, precision = Sizes.of(value, chunk), precision_of(query)
-            q, k = (tables(x.to(precision), sizes, scale) for x in (query, key))
-            columns = columns_of(value, sizes, precision)
-            out, mass = torch.empty_like(columns[..., :-1]), torch.empty_like(columns[..., -1])
-            for at, rows, sums in sums_of(q, k, columns, sizes.documents_of(documents), None):
-                mass[at, rows] = sums[..., -1] + epsilon
-                out[at, rows] = divided(sums, epsilon, normalise)
-        ctx.save_for_backward(query, key, value, documents, out if normalise else None, mass if normalise else None)
-        ctx.scale, ctx.sizes = scale, sizes
-        return sizes.tokens_of(out).to(value.dtype)
+            mass = query.new_empty(*query.shape[:3], 1, dtype=precision_of(query)) if how.normalise else None
+            out = mixed(query, key, value, how, documents=documents, mass=mass)
+        returned = out.to(value.dtype)
+        ctx.save_for_backward(query, key, value, documents, out if how.normalise else None, mass)
+        ctx.how = how
+        return returned
 
     @staticmethod
     @once_differentiable
@@ -62,154 +58,226 @@ class Chunked(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         query, key, value, documents, out, mass = ctx.saved_tensors
-        sizes, precision = ctx.sizes, precision_of(query)
         with torch.autocast(query.device.type, enabled=False):
-            q, k = (tables(x.to(precision), sizes, ctx.scale) for x in (query, key))
-            columns, wanted = columns_of(value, sizes, precision), columns_of(gradient, sizes, precision)
-            if mass is None:
-                wanted[..., -1] = 0
-            else:
-                wanted /= mass[..., None]
-                wanted[..., -1] = -torch.linalg.vecdot(wanted[..., :-1], out)
-            grads = _gradients(q, k, columns, wanted, sizes.documents_of(documents))
-        root = sqrt(ctx.scale)
-        grad_q, grad_k = (sizes.tokens_of(x.transpose(-2, -1)) * root for x in grads[:2])
-        grad_value = sizes.tokens_of(grads[2][..., :-1])
-        return grad_q.to(query), grad_k.to(key), grad_value.to(value), *[None] * 5
+            grads = gradients(query, key, value, gradient, ctx.how, documents=documents, out=out, mass=mass)
+        return *(grad.to(x.dtype) for grad, x in zip(grads, (query, key, value), strict=True)), None, None
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How tokens are cut: ``[batch, tokens, heads, n] <-> [chunks, batch * heads, chunk, n]``, the end padded."""
+def mixed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    how: How,
+    *,
+    documents: Tensor | None = None,
+    memory: Tensor | None = None,
+    real: Tensor | None = None,
+    mass: Tensor | None = None,
+) -> Tensor:
+    """The outputs ``[batch, tokens, heads, dim]`` in the precision of sums.
 
-    batch: int
-    tokens: int
-    heads: int
-    chunk: int
-
-    @classmethod
-    def of(cls, value: Tensor, chunk: int) -> Sizes:
-        batch, tokens, heads, _ = value.shape
-        return cls(batch, tokens, heads, max(min(chunk, tokens), 1))
-
-    @property
-    def chunks(self) -> int:
-        return -(-self.tokens // self.chunk)
-
-    def chunks_of(self, x: Tensor) -> Tensor:
-        """``[batch, tokens, heads, n] -> [chunks, batch, heads, chunk, n]``, zeros at the padding."""
-        padded = F.pad(x, (0, 0, 0, 0, 0, self.chunks * self.chunk - self.tokens))
-        return padded.unflatten(1, (self.chunks, self.chunk)).permute(1, 0, 3, 2, 4)
-
-    def tokens_of(self, x: Tensor) -> Tensor:
-        """``[chunks, batch * heads, chunk, n] -> [batch, tokens, heads, n]``."""
-        x = x.unflatten(1, (self.batch, self.heads)).permute(1, 0, 3, 2, 4)
-        return x.flatten(1, 2)[:, : self.tokens]
-
-    def documents_of(self, documents: Tensor | None) -> Tensor | None:
-        """``[batch, tokens] -> [batch * heads, chunks * chunk]``; padding belongs to the last document."""
-        if documents is None:
-            return None
-        more = documents[:, -1:].expand(-1, self.chunks * self.chunk - self.tokens)
-        return torch.cat([documents, more], 1).repeat_interleave(self.heads, 0)
-
-
-def tables(x: Tensor, sizes: Sizes, scale: float) -> Tensor:
-    """``[batch, tokens, heads, f] -> [chunks, batch * heads, 1 + 2f, chunk]``: the table of each chunk's features."""
-    f = x.shape[-1]
-    table = x.new_empty(sizes.chunks, sizes.batch, sizes.heads, 1 + 2 * f, sizes.chunk)
-    table[..., 0, :] = 1
-    torch.mul(sizes.chunks_of(x).transpose(-2, -1), sqrt(scale), out=table[..., 1 : 1 + f, :])
-    torch.mul(table[..., 1 : 1 + f, :], sqrt(0.5), out=table[..., 1 + f :, :])
-    return table.flatten(1, 2)
-
-
-def columns_of(value: Tensor, sizes: Sizes, precision: torch.dtype, real: Tensor | None = None) -> Tensor:
-    """``[batch, tokens, heads, dim] -> [chunks, batch * heads, chunk, dim + 1]``: ``[v, 1]``, all 0 at padding."""
-    dim = value.shape[-1]
-    columns = value.new_empty(sizes.chunks, sizes.batch, sizes.heads, sizes.chunk, dim + 1, dtype=precision)
-    columns[..., :dim] = sizes.chunks_of(value)
-    ones = value.new_ones(sizes.batch, sizes.tokens) if real is None else real.to(precision)
-    columns[..., dim:] = sizes.chunks_of(ones[:, :, None, None])
-    return columns.flatten(1, 2)
-
-
-def _groups(rows: int, q: Tensor) -> Iterator[slice]:
-    """Rows whose chunks are computed together: on a processor, as many as its second-level cache holds."""
-    together = rows if q.device.type != "cpu" else max(1, GROUP // (feature_size(q.shape[-2] // 2) * q.shape[-1]))
-    return (slice(start, min(start + together, rows)) for start in range(0, rows, together))
-
-
-def sums_of(
-    q: Tensor, k: Tensor, columns: Tensor, documents: Tensor | None, memory: Tensor | None
-) -> Iterator[tuple[int, slice, Tensor]]:
-    """``sum_{j<=i} g(q_i.k_j) c_j`` of each chunk and group of rows: ``(chunk, rows, [rows, chunk, dim + 1])``.
-
-    ``memory`` ``[rows, features, dim + 1]``, where given, is what came before, and is brought up to date.
+    Args:
+        query, key, value, documents, memory, real: as :func:`fovea.kernels.taylor.read` has them; ``memory``, where
+            given, is brought up to date.
+        how: the rest.
+        mass: ``[batch, tokens, heads, 1]``, where the denominators are written.
     """
-    chunks, rows, width, chunk = q.shape
-    pairs = pairs_of(width // 2, "compact", q.device)
-    half = q.new_full((chunk, chunk), 0.5).tril_()
-    for group in _groups(rows, q):
-        if memory is None:
-            held = q.new_zeros(group.stop - group.start, len(pairs[0]), columns.shape[-1])
-        else:
-            held = memory[group]
-        for at in range(chunks):
-            borders = None if documents is None else _Borders(documents[group], at * chunk, chunk)
-            weights, _ = _scores(q[at, group], k[at, group], half, borders)
-            if at or memory is not None:
-                past = torch.bmm(_phi(q[at, group], pairs).transpose(1, 2), held)
-                if borders is not None:
-                    past *= borders.continues[..., None]
-                yield at, group, past.baddbmm_(weights, columns[at, group])
+    out = torch.empty_like(value, dtype=precision_of(query), memory_format=torch.contiguous_format)
+    buffers = _Buffers(precision_of(query), how.scale)
+    for batch, heads in _groups(query, how.chunk):
+        held = None if memory is None else memory[batch, heads].flatten(0, 1)
+        begun = held is not None
+        for here in _chunks(query, how.chunk):
+            place, last = (batch, here, heads), here.stop == query.shape[1]
+            work = buffers.of(query[place], value[place])
+            work.load(query[place], key[place], value[place], None if real is None else real[batch, here])
+            borders = None if documents is None else _Borders(documents[batch], here, work.heads)
+            sums = work.sums(held if here.start or begun else None, borders)
+            if how.normalise:
+                sums[..., -1:] += how.epsilon
+                torch.div(sums[..., :-1], sums[..., -1:], out=out[place].transpose(1, 2))
+                if mass is not None:
+                    mass[place] = sums[..., -1:].transpose(1, 2)
             else:
-                yield at, group, torch.bmm(weights, columns[at, group])
-            if at + 1 < chunks or memory is not None:
-                _add(held, _phi(k[at, group], pairs), columns[at, group], borders)
+                out[place] = sums[..., :-1].transpose(1, 2)
+            if begun or not last:
+                held = work.new_memory() if held is None else held
+                work.add(held, work.phi(work.k), work.columns, borders)
+        if memory is not None and held is not None:
+            memory[batch, heads] = held.view_as(memory[batch, heads])
+    return out
 
 
-def _gradients(
-    q: Tensor, k: Tensor, columns: Tensor, gradient: Tensor, documents: Tensor | None
+def gradients(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+    how: How,
+    *,
+    documents: Tensor | None,
+    out: Tensor | None,
+    mass: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients at queries and keys, ``[chunks, rows, f, chunk]`` before their scale, and at the columns."""
-    chunks, rows, width, chunk = q.shape
-    x = slice(1, 1 + width // 2)
-    pairs = pairs_of(width // 2, "compact", q.device)
-    half = q.new_full((chunk, chunk), 0.5).tril_()
-    grad_q, grad_k, gradcolumns_of = (
-        torch.empty_like(q[:, :, x]),
-        torch.empty_like(k[:, :, x]),
-        torch.empty_like(columns),
+    """Gradients at query, key and value from that at the outputs; ``out`` and ``mass`` where they are normalised."""
+    grad_query, grad_key, grad_value = (
+        torch.empty_like(x, dtype=precision_of(query), memory_format=torch.contiguous_format)
+        for x in (query, key, value)
     )
-    for group in _groups(rows, q):
-        memory = q.new_zeros(group.stop - group.start, len(pairs[0]), columns.shape[-1])
-        for at in range(chunks):
-            query, key, given, wanted = q[at, group], k[at, group], columns[at, group], gradient[at, group]
-            borders = None if documents is None else _Borders(documents[group], at * chunk, chunk)
-            weights, slopes = _scores(query, key, half, borders)
-            slopes *= torch.bmm(wanted, given.transpose(1, 2))
-            grad_q[at, group] = torch.bmm(key[:, x], slopes.transpose(1, 2))
-            grad_k[at, group] = torch.bmm(query[:, x], slopes)
-            gradcolumns_of[at, group] = torch.bmm(weights.transpose(1, 2), wanted)
-            if at:
+    root, tokens = sqrt(how.scale), query.shape[1]
+    chunks, buffers = _chunks(query, how.chunk), _Buffers(precision_of(query), how.scale)
+    for batch, heads in _groups(query, how.chunk):
+        memory: Tensor | None = None
+        for here in chunks:
+            place = (batch, here, heads)
+            work = buffers.of(query[place], value[place])
+            work.load(query[place], key[place], value[place], None)
+            wanted = work.wanted(gradient[place], *(None if x is None else x[place] for x in (out, mass)))
+            borders = None if documents is None else _Borders(documents[batch], here, work.heads)
+            weights, slopes = work.scores(borders)
+            slopes *= torch.bmm(wanted, work.columns.transpose(1, 2))
+            at_query = torch.bmm(work.x(work.k), slopes.transpose(1, 2))
+            if memory is not None:
                 ours = wanted if borders is None else wanted * borders.continues[..., None]
-                grad_q[at, group] += _phi_backward(query, torch.bmm(memory, ours.transpose(1, 2)), pairs)
-            if at + 1 < chunks:
-                _add(memory, _phi(key, pairs), given, borders)
-        memory.zero_()  # from here on: of the queries behind, sum_i phi(q_i) D_i^T
-        for at in reversed(range(chunks)):
-            query, key, given, wanted = q[at, group], k[at, group], columns[at, group], gradient[at, group]
-            borders = None if documents is None else _Borders(documents[group], at * chunk, chunk)
-            if at + 1 < chunks:
-                past = torch.bmm(_phi(key, pairs).transpose(1, 2), memory)
+                at_query += work.phi_backward(work.q, torch.bmm(memory, ours.transpose(1, 2)))
+            torch.mul(work.apart(at_query).transpose(2, 3), root, out=grad_query[place].transpose(1, 2))
+            torch.mul(
+                work.apart(torch.bmm(work.x(work.q), slopes)).transpose(2, 3), root, out=grad_key[place].transpose(1, 2)
+            )
+            grad_value[place] = work.apart(torch.bmm(weights.transpose(1, 2), wanted)[..., :-1]).transpose(1, 2)
+            if here.stop < tokens:
+                memory = work.new_memory() if memory is None else memory
+                work.add(memory, work.phi(work.k), work.columns, borders)
+        behind: Tensor | None = None  # of the queries behind: sum_i phi(q_i) D_i^T
+        for here in reversed(chunks):
+            place = (batch, here, heads)
+            work = buffers.of(query[place], value[place])
+            work.load(query[place], key[place], value[place], None)
+            borders = None if documents is None else _Borders(documents[batch], here, work.heads)
+            if behind is not None:
+                past, given = torch.bmm(work.phi(work.k).transpose(1, 2), behind), work.columns
                 if borders is not None:
                     past, given = past * borders.remembered[..., None], given * borders.remembered[..., None]
-                gradcolumns_of[at, group] += past
-                grad_k[at, group] += _phi_backward(key, torch.bmm(memory, given.transpose(1, 2)), pairs)
-            if at:
-                _add(memory, _phi(query, pairs), wanted, borders, backwards=True)
-    return grad_q, grad_k, gradcolumns_of
+                grad_value[place] += work.apart(past[..., :-1]).transpose(1, 2)
+                at_key = work.phi_backward(work.k, torch.bmm(behind, given.transpose(1, 2)))
+                grad_key[place].add_(work.apart(at_key).permute(0, 3, 1, 2), alpha=root)
+            if here.start:
+                behind = work.new_memory() if behind is None else behind
+                wanted = work.wanted(gradient[place], *(None if x is None else x[place] for x in (out, mass)))
+                work.add(behind, work.phi(work.q), wanted, borders, backwards=True)
+    return grad_query, grad_key, grad_value
+
+
+class _Work:
+    """One chunk of some rows in buffers: ``rows = batch * heads``, tokens last in the tables.
+
+    Attributes:
+        q, k: ``[rows, 1 + 2f, chunk]``: 1, ``x`` and ``x / sqrt(2)``, where ``q.k`` is the logit.
+        columns: ``[rows, chunk, dim + 1]``: values, and a last column of ones.
+    """
+
+    def __init__(self, batch: int, chunk: int, heads: int, f: int, dim: int, like: Tensor, scale: float) -> None:
+        rows = batch * heads
+        self.batch, self.heads, self.f, self.root = batch, heads, f, sqrt(scale)
+        self.pairs = pairs_of(f, "compact", like.device)
+        self.q, self.k = (like.new_ones(rows, 1 + 2 * f, chunk) for _ in range(2))
+        self.columns, self._wanted = (like.new_ones(rows, chunk, dim + 1) for _ in range(2))
+        self._sums = like.new_empty(rows, chunk, dim + 1)
+        self._phi, self._other = (like.new_empty(rows, len(self.pairs[0]), chunk) for _ in range(2))
+        self._slopes, self._weights = (like.new_empty(rows, chunk, chunk) for _ in range(2))
+        self._half = like.new_full((chunk, chunk), 0.5).tril_()
+
+    def load(self, query: Tensor, key: Tensor, value: Tensor, real: Tensor | None) -> None:
+        """Bring in ``[batch, chunk, heads, ...]``; what is not ``real`` ``[batch, chunk]`` counts nothing as a key."""
+        for table, x in ((self.q, query), (self.k, key)):
+            rows = self.apart(table)
+            rows[:, :, 1 : 1 + self.f] = x.permute(0, 2, 3, 1)
+            torch.mul(self.x(table), self.root, out=self.x(table))
+            torch.mul(self.x(table), sqrt(0.5), out=table[:, 1 + self.f :])
+        columns = self.apart(self.columns)
+        columns[..., :-1] = value.transpose(1, 2)
+        if real is not None:
+            columns[..., -1] = 1
+            columns *= real[:, None, :, None]
+
+    def wanted(self, gradient: Tensor, out: Tensor | None, mass: Tensor | None) -> Tensor:
+        """The gradient at the sums, ``[rows, chunk, dim + 1]``, from that at the outputs."""
+        rows = self.apart(self._wanted)
+        if out is None or mass is None:
+            rows[..., :-1], rows[..., -1] = gradient.transpose(1, 2), 0
+        else:
+            torch.div(gradient.transpose(1, 2), mass.transpose(1, 2), out=rows[..., :-1])
+            rows[..., -1] = -(rows[..., :-1] * out.transpose(1, 2)).sum(-1)
+        return self._wanted
+
+    def sums(self, memory: Tensor | None, borders: _Borders | None) -> Tensor:
+        """``sum_{j<=i} g(q_i.k_j) c_j``, ``[batch, heads, chunk, dim + 1]``; ``memory`` holds what came before."""
+        weights, _ = self.scores(borders)
+        if memory is None:
+            return self.apart(torch.bmm(weights, self.columns, out=self._sums))
+        sums = torch.bmm(self.phi(self.q).transpose(1, 2), memory, out=self._sums)
+        if borders is not None:
+            sums *= borders.continues[..., None]
+        return self.apart(sums.baddbmm_(weights, self.columns))
+
+    def scores(self, borders: _Borders | None) -> tuple[Tensor, Tensor]:
+        """``g(s)`` and ``g'(s) = 1 + s`` inside the chunk, ``g(s) = (1 + g'(s)^2) / 2``; 0 where no query sees."""
+        rows, half = slice(1 + self.f), self._half
+        slopes = torch.bmm(self.q[:, rows].transpose(1, 2), self.k[:, rows], out=self._slopes).tril_()
+        if borders is not None:
+            slopes *= borders.same
+            half = half * borders.same
+        return torch.addcmul(half, slopes, slopes, value=0.5, out=self._weights), slopes
+
+    def phi(self, table: Tensor) -> Tensor:
+        """The features ``[rows, features, chunk]`` of a table."""
+        torch.index_select(table, 1, self.pairs[0], out=self._phi)
+        return self._phi.mul_(torch.index_select(table, 1, self.pairs[1], out=self._other))
+
+    def phi_backward(self, table: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient at ``x`` ``[rows, f, chunk]`` from that at the features of its table."""
+        found = torch.zeros_like(table)
+        for one, other in (self.pairs, self.pairs[::-1]):
+            torch.index_select(table, 1, other, out=self._other)
+            found.index_add_(1, one, self._other.mul_(gradient))
+        return self.x(found).add_(found[:, 1 + self.f :], alpha=sqrt(0.5))
+
+    def add(
+        self, memory: Tensor, phi: Tensor, columns: Tensor, borders: _Borders | None, *, backwards: bool = False
+    ) -> None:
+        """``memory += phi columns``, of the one document that goes on beyond the chunk's end (or beginning)."""
+        if borders is not None:
+            memory *= (borders.through_backwards if backwards else borders.through)[:, None, None]
+            columns = columns * (borders.first if backwards else borders.last)[..., None]
+        memory.baddbmm_(phi, columns)
+
+    def new_memory(self) -> Tensor:
+        return self._sums.new_zeros(len(self.q), len(self.pairs[0]), self.columns.shape[-1])
+
+    def x(self, table: Tensor) -> Tensor:
+        """The rows of a table that are the query or key itself."""
+        return table[:, 1 : 1 + self.f]
+
+    def apart(self, rows: Tensor) -> Tensor:
+        """``[rows, ...] -> [batch, heads, ...]``."""
+        return rows.view(self.batch, self.heads, *rows.shape[1:])
+
+
+class _Buffers:
+    """The buffers of one pass: those of full chunks, and of what is left at the ends."""
+
+    def __init__(self, precision: torch.dtype, scale: float) -> None:
+        self.precision, self.scale = precision, scale
+        self.made: dict[tuple[int, ...], _Work] = {}
+
+    def of(self, query: Tensor, value: Tensor) -> _Work:
+        """The buffers for a chunk ``[batch, chunk, heads, ...]``."""
+        batch, chunk, heads, f = query.shape
+        work = self.made.get((batch, chunk, heads))
+        if work is None:
+            like = query.new_empty(0, dtype=self.precision)
+            work = self.made[batch, chunk, heads] = _Work(batch, chunk, heads, f, value.shape[-1], like, self.scale)
+        return work
 
 
 class _Borders:
@@ -227,56 +295,38 @@ class _Borders:
         through_backwards: ``[rows]``: one document reaches from the chunk behind through this one.
     """
 
-    def __init__(self, documents: Tensor, start: int, chunk: int) -> None:
-        stop = start + chunk
-        inside = documents[:, start:stop]
+    def __init__(self, documents: Tensor, here: slice, heads: int) -> None:
+        documents = documents[:, max(here.start - 1, 0) : here.stop + 1].repeat_interleave(heads, 0)
+        offset = min(here.start, 1)
+        inside = documents[:, offset : offset + here.stop - here.start]
         self.same = inside[:, :, None] == inside[:, None, :]
-        self.continues = inside == documents[:, max(start - 1, 0), None]
-        self.remembered = inside == documents[:, min(stop, documents.shape[1] - 1), None]
-        self.first = inside == inside[:, :1]
-        self.last = inside == inside[:, -1:]
-        self.through = self.continues[:, -1]
-        self.through_backwards = self.remembered[:, 0]
-
-
-def _add(memory: Tensor, phi: Tensor, columns: Tensor, borders: _Borders | None, *, backwards: bool = False) -> None:
-    """``memory += phi columns``, of the one document that goes on beyond the chunk's end (``backwards``: beginning)."""
-    if borders is not None:
-        memory *= (borders.through_backwards if backwards else borders.through)[:, None, None]
-        columns = columns * (borders.first if backwards else borders.last)[..., None]
-    memory.baddbmm_(phi, columns)
-
-
-def _scores(q: Tensor, k: Tensor, half: Tensor, borders: _Borders | None) -> tuple[Tensor, Tensor]:
-    """``g(s)`` and ``g'(s) = 1 + s`` inside a chunk: ``g(s) = (1 + g'(s)^2) / 2``; 0 where a query does not see.
-
-    ``q, k``: tables, whose first ``1 + f`` rows are ``[1, x]``; ``half``: 1/2 in the lower triangle.
-    """
-    rows = slice(1 + q.shape[1] // 2)
-    slopes = torch.bmm(q[:, rows].transpose(1, 2), k[:, rows]).tril_()
-    if borders is not None:
-        slopes *= borders.same
-        half = half * borders.same
-    return torch.addcmul(half, slopes, slopes, value=0.5), slopes
-
-
-def _phi(table: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """``[rows, 1 + 2f, tokens] -> [rows, features, tokens]``; rows of tokens are gathered whole, which is fast."""
-    return table.index_select(1, pairs[0]).mul_(table.index_select(1, pairs[1]))
-
-
-def _phi_backward(table: Tensor, gradient: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """The gradient at ``x`` ``[rows, f, tokens]`` from that at the features of its table."""
-    f = table.shape[1] // 2
-    found = torch.zeros_like(table)
-    found.index_add_(1, pairs[0], table.index_select(1, pairs[1]).mul_(gradient))
-    found.index_add_(1, pairs[1], table.index_select(1, pairs[0]).mul_(gradient))
-    return found[:, 1 : 1 + f].add_(found[:, 1 + f :], alpha=sqrt(0.5))
+        self.continues, self.remembered = inside == documents[:, :1], inside == documents[:, -1:]
+        self.first, self.last = inside == inside[:, :1], inside == inside[:, -1:]
+        self.through, self.through_backwards = self.continues[:, -1], self.remembered[:, 0]
 
 
 def precision_of(x: Tensor) -> torch.dtype:
+    """Of sums: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def divided(sums: Tensor, epsilon: float, normalise: bool) -> Tensor:
+    """``[..., dim + 1] -> [..., dim]``: by the last column, or without it."""
     return sums[..., :-1] / (sums[..., -1:] + epsilon) if normalise else sums[..., :-1]
+
+
+def _chunks(query: Tensor, chunk: int) -> list[slice]:
+    tokens = query.shape[1]
+    return [slice(start, min(start + chunk, tokens)) for start in range(0, tokens, chunk)]
+
+
+def _groups(query: Tensor, chunk: int) -> Iterator[tuple[slice, slice]]:
+    """Batch elements and heads that are computed together: all of them, but on a processor what its cache holds."""
+    batch, tokens, heads, f = query.shape
+    together = batch * heads
+    if query.device.type == "cpu":
+        together = min(together, max(1, GROUP // (feature_size(f) * max(min(chunk, tokens), 1))))
+    rows, columns = max(1, together // max(heads, 1)), min(together, heads)
+    for row in range(0, batch, rows):
+        for head in range(0, heads, max(columns, 1)):
+            yield slice(row, row + rows), slice(head, head + columns)
