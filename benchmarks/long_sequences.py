@@ -115,20 +115,21 @@ def measure(name: str, dim: int, length: int, seconds: float, steps: int) -> dic
         del warm
         gc.collect()
         before = resident("VmRSS")
-        best, spent = float("inf"), 0.0
-        while spent < seconds:
+        times: list[float] = []
+        while True:
             state = mixer.start(1, x)
             begin = time.perf_counter()
             mixer.prefill(x[:, :length], state)
-            took = time.perf_counter() - begin
-            best, spent = min(best, took), spent + took
+            times.append(time.perf_counter() - begin)
+            if sum(times) >= seconds:
+                break
         taken = []
         for at in range(length, length + steps):
             begin = time.perf_counter()
             mixer.step(x[:, at : at + 1], state)
             taken.append(time.perf_counter() - begin)
     return {
-        "prefill_s": best,
+        "prefill_s": min(times),
         "step_ms": 1e3 * sorted(taken)[len(taken) // 2],
         "state_mb": state.bytes / 2**20,
         "peak_mb": max(0, resident("VmHWM") - before) / 2**20,
@@ -182,6 +183,13 @@ def main() -> None:
                 result[f"{what}_speedup"] = base[key] / result[key]
             keys = ("prefill_s", "prefill_speedup", "step_ms", "step_speedup", "state_mb", "peak_mb")
             print(f"{name:18} {length:7}", *(f"{result[key]:9.3f}" for key in keys), flush=True)
+        write(arguments, found)
+
+
+def write(arguments: argparse.Namespace, found: dict[str, dict[str, Any]]) -> None:
+    """What has been measured so far, into the file as a whole."""
+    import torch
+
     settings = {key: getattr(arguments, key) for key in ("dim", "threads", "seconds", "steps", "prefill", "decode")}
     machine = {
         "cpu": platform.processor() or platform.machine(),

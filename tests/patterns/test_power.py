@@ -33,6 +33,7 @@ def test_one_power_a_layer_reaches_as_far_for_fewer_blocks() -> None:
     assert all(len(layer.row(127)) == 7 for layer in layers)
     assert [layer.memory for layer in layers[:4]] == [9, 17, 33, 65]
     assert Blocks.power(1).memory is None
+    assert [layer.terms[-1] for layer in one_power_each(1, 2, blocks=16, window=2)] == [Offsets((4,)), Offsets((8,))]
 
 
 @pytest.mark.parametrize(("window", "count"), [(5, 4), (3, 6)])
@@ -62,6 +63,19 @@ def test_powers_reach_every_block_in_as_many_layers_as_its_distance_has_ones(blo
     depths = receptive_field(Blocks.power(1, 1, sink=0), blocks, depth=12).depths
     ones = np.array([int(distance).bit_count() for distance in range(blocks)])[::-1]
     assert ((depths >= 0) & (depths <= ones)).all()
+
+
+@pytest.mark.parametrize(("window", "sink"), [(5, 1), (2, 1), (3, 0), (4, 2)])
+def test_key_blocks_are_as_many_as_the_formula_says(window: int, sink: int) -> None:
+    pattern, size, blocks = Blocks.power(4, window, sink), 4, 200
+    table = pattern.table(size * blocks)
+    counts = np.diff(table.indptr)
+    for row in range(blocks):
+        beyond = {row - (1 << k) for k in range(10) if window <= 1 << k <= row} - set(range(sink))
+        first = set(range(min(sink, row + 1))) - set(range(row - window + 1, row + 1))
+        assert counts[row] == min(window, row + 1) + len(first) + len(beyond)
+    whole, own = (counts - 1).sum() * size * size, blocks * size * (size + 1) // 2
+    assert pattern.pairs(size * blocks) == whole + own
 
 
 def test_baselines_have_the_holes_that_the_paper_tells() -> None:

@@ -36,8 +36,8 @@ def reached(blocks: int, layers: Sequence[Iterable[int]], sink: int = 1) -> list
 
 
 def one_power_each(size: int, layers: int, *, blocks: int, window: int = 5, sink: int = 1) -> tuple[Blocks, ...]:
-    """Each layer sees a single power of two beyond its window, in turn: from the smallest up, so that the last layers
-    take the largest steps.
+    """Each layer sees a single power of two beyond its window: the last layer the largest below ``blocks``, the layers
+    before it the next smaller ones, in turn.
 
     A layer then costs ``window + sink + 1`` blocks a query, and needs to keep only as many blocks as it looks back.
     """
@@ -45,7 +45,8 @@ def one_power_each(size: int, layers: int, *, blocks: int, window: int = 5, sink
     if not powers:
         raise ValueError(f"window={window}, blocks={blocks}; no power of two lies between them")
     local = (Local(window), *([Sink(sink)] if sink else []))
-    return tuple(Blocks(size, (*local, Offsets((powers[layer % len(powers)],)))) for layer in range(layers))
+    chosen = [powers[-1 - back % len(powers)] for back in reversed(range(layers))]
+    return tuple(Blocks(size, (*local, Offsets((power,)))) for power in chosen)
 
 
 def searched(

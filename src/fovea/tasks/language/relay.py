@@ -48,7 +48,7 @@ class RelayTraining:
 def rivals(depth: int, *, size: int = 4, blocks: int = 16, heads: int = 2) -> dict[str, tuple[Layer, ...]]:
     """Layers of each pattern at about the key blocks of PowerAttention with a window of two, and full attention.
 
-    At 16 blocks, the last block sees 6 with all but LongNet's (4) and one power a layer (5).
+    At 16 blocks, the last block sees 6 with all but LongNet's (4), and one power a layer with a window of three (5).
     """
     words = {"heads": heads}
     powers = sum(2 <= 1 << k < blocks for k in range(blocks.bit_length()))
@@ -62,7 +62,7 @@ def rivals(depth: int, *, size: int = 4, blocks: int = 16, heads: int = 2) -> di
         "longnet": block_layers([Blocks.longnet(size, segments)] * depth, **words),
         "strided": block_layers([Blocks.strided(size, 2, -(-blocks // (powers + 1)))] * depth, **words),
         "power": power_attention("power", depth, **sized),
-        "one-power": power_attention("one-power", depth, **sized),
+        "one-power": power_attention("one-power", depth, **{**sized, "window": 3}),
         "searched": power_attention("searched", depth, **sized),
     }
 
