@@ -55,6 +55,13 @@ def test_it_is_the_definition() -> None:
     torch.testing.assert_close(mixer(x), naive)
 
 
+def test_the_last_tokens_alone() -> None:
+    mixer = SuperlinearAttention(16, 2, sw_index=1, accumulator="linear")
+    x, documents = torch.randn(2, 90, 16) * 5, torch.tensor([[0] * 40 + [1] * 50, [0] * 90])
+    for given in (None, documents):
+        torch.testing.assert_close(mixer(x, given, last=3), mixer(x, given)[:, -3:])
+
+
 @pytest.mark.parametrize("accumulator", ["none", "ema", "linear"])
 def test_everything_learns(accumulator: Any) -> None:
     mixer = SuperlinearAttention(16, 2, sw_index=1, accumulator=accumulator)

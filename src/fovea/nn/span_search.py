@@ -30,8 +30,8 @@ class KeyAccumulator(nn.Module):
     Args:
         dim: channels of the tokens.
         heads: of keys.
-        kind: ``"ema"``: ``a`` is learned, one number a head; ``"linear"``: each token says how much is forgotten when it
-            comes, ``a_t = sigmoid(w . x_t + b)``, as in a linear recurrence with a scalar decay.
+        kind: ``"ema"``: ``a`` is learned, one number a head; ``"linear"``: each token says how much is forgotten when
+            it comes, ``a_t = sigmoid(w . x_t + b)``, as in a linear recurrence with a scalar decay.
     """
 
     def __init__(self, dim: int, heads: int, kind: Literal["ema", "linear"]) -> None:
@@ -151,11 +151,18 @@ class SuperlinearAttention(Mixer):
             parameter.copy_(self.query.get_parameter(name) * self.head_dim**-0.5)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens dim"], documents: Int64[Tensor, "batch tokens"] | None = None
-    ) -> Float[Tensor, "batch tokens dim"]:
-        search_query, query, key, value = self._projected(x)
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        documents: Int64[Tensor, "batch tokens"] | None = None,
+        *,
+        last: int | None = None,
+    ) -> Float[Tensor, "batch answered dim"]:
+        """``last``: answer the last so many tokens alone, where a loss is asked of no others."""
+        search_query, query, key, value = self._projected(x, last)
         first = None if documents is None else beginnings(documents, x)
         scored = None if self.accumulator is None else self.accumulator(key, x, first)[0]
+        if first is not None and last is not None:
+            first = first[:, -last:]
         mixed = superlinear_attention(search_query, query, key, value, self.search, search_key=scored, first=first)
         return self.project(mixed.flatten(2))
 
@@ -191,7 +198,7 @@ class SuperlinearAttention(Mixer):
             state.tensors["memory"] = memory
         mixed = torch.zeros_like(query)
         for rows, position, count in groups:
-            held = {name: state.tensors[name][rows] for name in new}
+            held = {name: self.cache.read(state, name, rows) for name in new}
             mixed[rows, :count] = superlinear_attention(
                 search_query[rows, :count],
                 query[rows, :count],
@@ -209,9 +216,11 @@ class SuperlinearAttention(Mixer):
             return 2 * width * self.cache.slots(length)
         return 3 * width * self.cache.slots(length) + width
 
-    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _projected(self, x: Tensor, last: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Search queries and queries, of the ``last`` tokens alone where it is given; keys; values."""
+        asking = x if last is None else x[:, -last:]
         search_query, query = (
-            each(x).unflatten(-1, (self.heads, self.head_dim)) for each in (self.search_query, self.query)
+            each(asking).unflatten(-1, (self.heads, self.head_dim)) for each in (self.search_query, self.query)
         )
         key, value = (each(x).unflatten(-1, (self.kv_heads, self.head_dim)) for each in (self.key, self.value))
         return search_query, query, key, value
