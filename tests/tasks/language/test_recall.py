@@ -19,7 +19,7 @@ TINY = RecallTraining(
     taught=((16, 2),),
     asked=((16, 2), (32, 4)),
     questions=50,
-    steps=150,
+    steps=250,
     batch=32,
     rate=1e-2,
 )
