@@ -120,6 +120,28 @@ def test_half_precision_sums_in_single() -> None:
         close(taylor.chunked(*inputs), taylor.quadratic(*(x.double() for x in inputs)).float())
 
 
+def test_is_an_operator_that_compiles() -> None:
+    inputs = made(20)
+    documents = torch.tensor([[0] * 20, [0] * 7 + [1] * 13])
+    words = (0.5, 1e-12, True, 8)
+    torch.library.opcheck(torch.ops.fovea.taylor, (*inputs, documents, *words), test_utils="test_schema")
+    torch.library.opcheck(torch.ops.fovea.taylor, (*inputs, None, *words), test_utils="test_faketensor")
+    compiled = torch.compile(taylor.chunked, backend="aot_eager", fullgraph=True)
+    found = torch.autograd.grad(compiled(*inputs).square().sum(), inputs)
+    for ours, expected in zip(found, torch.autograd.grad(taylor.chunked(*inputs).square().sum(), inputs), strict=True):
+        close(ours, expected)
+    with pytest.raises(NotImplementedError, match="no gradients of gradients"):
+        first = torch.autograd.grad(taylor.chunked(*inputs).square().sum(), inputs[0], create_graph=True)[0]
+        first.sum().backward()
+
+
+def test_training_after_inference() -> None:
+    taylor.pairs_of.cache_clear()
+    with torch.inference_mode():
+        taylor.recurrent(*made(3))
+    taylor.recurrent(*made(3))[0].sum().backward()
+
+
 def test_refusals() -> None:
     query, key, value = made(5)
     with pytest.raises(ValueError, match=r"scale=-1\.0; it must be above 0"):

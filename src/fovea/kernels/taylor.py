@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from fovea.kernels.taylor_chunks import Chunked, How, divided, mixed, precision_of
+from fovea.kernels.taylor_chunks import How, divided, mixed, precision_of
 from fovea.kernels.taylor_features import (
     Features,
     feature_map,
@@ -146,8 +146,10 @@ def chunked(
 
     Only the features of one chunk exist at a time, forward and backward; the backward pass computes them again.
     """
-    how = How(scale_of(query, scale), epsilon, normalise, _checked(chunk))
-    return Chunked.apply(query, key, value, documents, how)
+    out, _ = torch.ops.fovea.taylor(
+        query, key, value, documents, scale_of(query, scale), epsilon, normalise, _checked(chunk)
+    )
+    return out
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fovea.kernels.taylor_features import feature_size, pairs_of
 
@@ -33,34 +32,71 @@ class How:
     chunk: int
 
 
-class Chunked(torch.autograd.Function):
-    """The chunked form; what is kept for the backward pass is linear in the tokens.
+@torch.library.custom_op("fovea::taylor", mutates_args=())
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Tensor | None,
+    scale: float,
+    epsilon: float,
+    normalise: bool,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        mass = query.new_empty(query.shape[:3], dtype=precision_of(query))
+        how = How(scale, epsilon, normalise, chunk)
+        return mixed(query, key, value, how, documents=documents, mass=mass).to(value.dtype), mass
 
-    With ``D_i`` the gradient at ``sums_i = sum_{j<=i} g(q_i.k_j) c_j``, ``c_j = [v_j, 1]``: ``dc_j = sum_i g(s_ij)
-    D_i``; ``dq_i = sum_j (D_i.c_j) g'(s_ij) k_j`` and ``dk_j`` likewise, ``g'(s) = 1 + s``. Inside a chunk by the
-    scores; across chunks through the features, with the memory of the keys before for queries, and of the queries after
-    (weighted by ``D``) for keys.
-    """
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, documents: Tensor | None, how: How) -> Tensor:
-        with torch.autocast(query.device.type, enabled=False):
-            mass = query.new_empty(*query.shape[:3], 1, dtype=precision_of(query)) if how.normalise else None
-            out = mixed(query, key, value, how, documents=documents, mass=mass)
-        returned = out.to(value.dtype)
-        ctx.save_for_backward(query, key, value, documents, out if how.normalise else None, mass)
-        ctx.how = how
-        return returned
+@torch.library.custom_op("fovea::taylor_backward", mutates_args=())
+def _backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    mass: Tensor,
+    documents: Tensor | None,
+    scale: float,
+    epsilon: float,
+    normalise: bool,
+    chunk: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(query.device.type, enabled=False):
+        how = How(scale, epsilon, normalise, chunk)
+        found = gradients(query, key, value, gradient, how, documents=documents, out=out, mass=mass)
+        at_query, at_key, at_value = (grad.to(x.dtype) for grad, x in zip(found, (query, key, value), strict=True))
+        return at_query, at_key, at_value
 
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        query, key, value, documents, out, mass = ctx.saved_tensors
-        with torch.autocast(query.device.type, enabled=False):
-            grads = gradients(query, key, value, gradient, ctx.how, documents=documents, out=out, mass=mass)
-        return *(grad.to(x.dtype) for grad, x in zip(grads, (query, key, value), strict=True)), None, None
+
+@_forward.register_fake
+def _(query, key, value, documents, scale, epsilon, normalise, chunk):
+    return value.new_empty(value.shape), query.new_empty(query.shape[:3], dtype=precision_of(query))
+
+
+@_backward.register_fake
+def _(gradient, query, key, value, out, mass, documents, scale, epsilon, normalise, chunk):
+    return tuple(x.new_empty(x.shape) for x in (query, key, value))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, documents, *ctx.words = inputs
+    ctx.save_for_backward(query, key, value, *output, documents)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *torch.ops.fovea.taylor_backward(gradient, *ctx.saved_tensors, *ctx.words), *[None] * 5
+
+
+def _refuse_double(ctx: Any, *grads: Tensor) -> None:
+    raise NotImplementedError(
+        "chunked Taylor attention has no gradients of gradients; fovea.kernels.taylor.quadratic has"
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_backward.register_autograd(_refuse_double)
 
 
 def mixed(
@@ -80,7 +116,7 @@ def mixed(
         query, key, value, documents, memory, real: as :func:`fovea.kernels.taylor.read` has them; ``memory``, where
             given, is brought up to date.
         how: the rest.
-        mass: ``[batch, tokens, heads, 1]``, where the denominators are written.
+        mass: ``[batch, tokens, heads]``, where the denominators are written.
     """
     out = torch.empty_like(value, dtype=precision_of(query), memory_format=torch.contiguous_format)
     buffers = _Buffers(precision_of(query), how.scale)
@@ -93,11 +129,11 @@ def mixed(
             work.load(query[place], key[place], value[place], None if real is None else real[batch, here])
             borders = None if documents is None else _Borders(documents[batch], here, work.heads)
             sums = work.sums(held if here.start or begun else None, borders)
+            sums[..., -1] += how.epsilon
+            if mass is not None:
+                mass[place] = sums[..., -1].transpose(1, 2)
             if how.normalise:
-                sums[..., -1:] += how.epsilon
                 torch.div(sums[..., :-1], sums[..., -1:], out=out[place].transpose(1, 2))
-                if mass is not None:
-                    mass[place] = sums[..., -1:].transpose(1, 2)
             else:
                 out[place] = sums[..., :-1].transpose(1, 2)
             if begun or not last:
@@ -116,10 +152,16 @@ def gradients(
     how: How,
     *,
     documents: Tensor | None,
-    out: Tensor | None,
-    mass: Tensor | None,
+    out: Tensor,
+    mass: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients at query, key and value from that at the outputs; ``out`` and ``mass`` where they are normalised."""
+    """Gradients at query, key and value from that at the outputs ``out``, whose denominators are ``mass``.
+
+    With ``D_i`` the gradient at ``sums_i = sum_{j<=i} g(q_i.k_j) c_j``, ``c_j = [v_j, 1]``: ``dc_j = sum_i g(s_ij)
+    D_i``; ``dq_i = sum_j (D_i.c_j) g'(s_ij) k_j`` and ``dk_j`` likewise, ``g'(s) = 1 + s``. Inside a chunk by the
+    scores; across chunks through the features, with the memory of the keys before for queries, and of the queries after
+    (weighted by ``D``) for keys.
+    """
     grad_query, grad_key, grad_value = (
         torch.empty_like(x, dtype=precision_of(query), memory_format=torch.contiguous_format)
         for x in (query, key, value)
@@ -132,7 +174,7 @@ def gradients(
             place = (batch, here, heads)
             work = buffers.of(query[place], value[place])
             work.load(query[place], key[place], value[place], None)
-            wanted = work.wanted(gradient[place], *(None if x is None else x[place] for x in (out, mass)))
+            wanted = work.wanted(gradient[place], out[place], mass[place], how.normalise)
             borders = None if documents is None else _Borders(documents[batch], here, work.heads)
             weights, slopes = work.scores(borders)
             slopes *= torch.bmm(wanted, work.columns.transpose(1, 2))
@@ -163,7 +205,7 @@ def gradients(
                 grad_key[place].add_(work.apart(at_key).permute(0, 3, 1, 2), alpha=root)
             if here.start:
                 behind = work.new_memory() if behind is None else behind
-                wanted = work.wanted(gradient[place], *(None if x is None else x[place] for x in (out, mass)))
+                wanted = work.wanted(gradient[place], out[place], mass[place], how.normalise)
                 work.add(behind, work.phi(work.q), wanted, borders, backwards=True)
     return grad_query, grad_key, grad_value
 
@@ -200,13 +242,12 @@ class _Work:
             columns[..., -1] = 1
             columns *= real[:, None, :, None]
 
-    def wanted(self, gradient: Tensor, out: Tensor | None, mass: Tensor | None) -> Tensor:
+    def wanted(self, gradient: Tensor, out: Tensor, mass: Tensor, normalise: bool) -> Tensor:
         """The gradient at the sums, ``[rows, chunk, dim + 1]``, from that at the outputs."""
         rows = self.apart(self._wanted)
-        if out is None or mass is None:
-            rows[..., :-1], rows[..., -1] = gradient.transpose(1, 2), 0
-        else:
-            torch.div(gradient.transpose(1, 2), mass.transpose(1, 2), out=rows[..., :-1])
+        rows[..., :-1], rows[..., -1] = gradient.transpose(1, 2), 0
+        if normalise:
+            rows[..., :-1] /= mass.transpose(1, 2)[..., None]
             rows[..., -1] = -(rows[..., :-1] * out.transpose(1, 2)).sum(-1)
         return self._wanted
 

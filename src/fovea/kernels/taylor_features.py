@@ -66,8 +66,9 @@ def pairs_of(feature_dim: int, features: Features, device: torch.device) -> tupl
         products = [(i + feature_dim if i == j else i, j) for i in rows for j in rows if i <= j]
     else:
         products = [(i + feature_dim, j) for i in rows for j in rows]
-    first = torch.tensor([*one, *(i for i, _ in products)], device=device)
-    second = torch.tensor([*range(1 + feature_dim), *(j for _, j in products)], device=device)
+    with torch.inference_mode(False):  # what is kept may be used in training later
+        first = torch.tensor([*one, *(i for i, _ in products)], device=device)
+        second = torch.tensor([*range(1 + feature_dim), *(j for _, j in products)], device=device)
     return first, second
 
 
