@@ -21,6 +21,8 @@ _ROWS = 1024
 """Most pairs of a tile."""
 _ALONE = 256
 """So few pairs are computed one by one, where their keys lie."""
+_SPARSE = 16
+"""Where a line of keys has so few pairs, tiles would be empty: the keys of each pair are gathered."""
 
 
 def range_attention(
@@ -48,6 +50,8 @@ def range_attention(
     wide = torch.promote_types(query.dtype, torch.float32)
     if start.numel() <= _ALONE and not torch.is_grad_enabled():
         out, lse = _alone(query.to(wide), key, value, start, stop, factor)
+    elif start.numel() <= _SPARSE * key.shape[0] * key.shape[2]:
+        out, lse = _gathered(query.to(wide), key.to(wide), value.to(wide), start, stop, factor)
     else:
         out, lse = _Ranges.apply(query.to(wide), key.to(wide), value.to(wide), start, stop, factor)  # type: ignore[misc]
     return out.to(query.dtype), lse
@@ -91,6 +95,33 @@ def _alone(
     return out.unflatten(0, start.shape), lse.unflatten(0, start.shape)
 
 
+def _gathered(
+    query: Tensor, key: Tensor, value: Tensor, start: Tensor, stop: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Few pairs of many sequences, such as those of their last tokens."""
+    keys, shape = key.shape[1], start.shape
+    offset = _offset(start, query.shape[2] // key.shape[2], keys)
+    low, high = ((each.clamp(0, keys) + offset).flatten() for each in (start, stop))
+    width = max(int((high - low).max()), 1)
+    index = low[:, None] + torch.arange(width, device=low.device)
+    seen = index < high[:, None]
+    index = index.clamp(max=offset.max() + keys - 1).flatten()
+    taken, said = (_lines(tensor).index_select(0, index).unflatten(0, seen.shape) for tensor in (key, value))
+    pairs = (query * scale).flatten(0, 2).repeat_interleave(shape[-1], 0)
+    logits = torch.bmm(taken, pairs[:, :, None])[..., 0].masked_fill(~seen, -torch.inf)
+    empty = ~seen.any(1)
+    lse = logits.masked_fill(empty[:, None], 0).logsumexp(1)
+    weights = (logits - lse[:, None]).exp()
+    out = torch.bmm(weights[:, None], said)[:, 0]
+    return out.unflatten(0, shape), lse.masked_fill(empty, -torch.inf).unflatten(0, shape)
+
+
+def _offset(start: Tensor, heads_per_key: int, keys: int) -> Tensor:
+    """``[batch, 1, heads, 1]``: where the keys of each query begin among those of all batch entries and kv heads."""
+    line = torch.arange(start.shape[0] * (start.shape[2] // heads_per_key), device=start.device)
+    return (line.view(start.shape[0], 1, -1, 1) * keys).repeat_interleave(heads_per_key, 2)
+
+
 @dataclass
 class _Tiles:
     """Pairs in the order of their tiles.
@@ -114,9 +145,7 @@ class _Tiles:
 
 
 def _tile(start: Tensor, stop: Tensor, heads_per_key: int, keys: int) -> _Tiles:
-    batch, _, heads, ranges = start.shape
-    line = torch.arange(batch * (heads // heads_per_key), device=start.device).view(batch, 1, -1, 1)
-    offset = (line * keys).repeat_interleave(heads_per_key, 2)
+    offset = _offset(start, heads_per_key, keys)
     low = (start.clamp(min=0) + offset).flatten()
     high = (stop.clamp(max=keys) + offset).flatten()
     pair = (stop.clamp(max=keys) > start.clamp(min=0)).flatten().nonzero()[:, 0]
@@ -136,7 +165,7 @@ def _tile(start: Tensor, stop: Tensor, heads_per_key: int, keys: int) -> _Tiles:
         tiles = [
             (a, b, lowest, int(stops[b - 1])) for a, b, lowest in zip(edges.tolist(), ends, first_keys, strict=True)
         ]
-    return _Tiles(pair, pair // ranges, low, high, tiles)
+    return _Tiles(pair, pair // start.shape[-1], low, high, tiles)
 
 
 class _Scratch:
