@@ -50,7 +50,8 @@ def attention_layers(
         config: how the layers search, or the name of published settings. Where it has no ``head_dim``, it is read from
             the shapes, which must then agree with ``heads``.
         names: what the checkpoint calls our parts, over :data:`NAMES`. A layer without a projection to search queries is
-            an ordinary one: its search starts where its attention looks.
+        names: what the checkpoint calls our parts, over :data:`NAMES`. A layer without a projection to search queries
+            is an ordinary one: its search starts where its attention looks.
 
     Raises:
         UserError: when there is no such layer, or its shapes are not those of the configuration.
