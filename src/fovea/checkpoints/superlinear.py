@@ -49,7 +49,6 @@ def attention_layers(
         state: official names and tensors, bare or under ``state_dict``.
         config: how the layers search, or the name of published settings. Where it has no ``head_dim``, it is read from
             the shapes, which must then agree with ``heads``.
-        names: what the checkpoint calls our parts, over :data:`NAMES`. A layer without a projection to search queries is
         names: what the checkpoint calls our parts, over :data:`NAMES`. A layer without a projection to search queries
             is an ordinary one: its search starts where its attention looks.
 

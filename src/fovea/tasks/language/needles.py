@@ -1,9 +1,9 @@
 """Needles by distance: whether a search for spans learns to find what full attention finds (arXiv 2601.18401).
 
 One network, a short convolution under one attention layer, is taught to say the value behind a marker that stands
-anywhere in noise: with Superlinear attention and with what it is compared to, which is full attention, the window alone,
-a search that is never taught, and a search of keys that tell of no token but their own. All have the same parameters but
-for what an arm takes away.
+anywhere in noise: with Superlinear attention and with what it is compared to, which is full attention, the window
+alone, a search that is never taught, and a search of keys that tell of no token but their own. All have the same
+parameters but for what an arm takes away.
 """
 
 from __future__ import annotations
