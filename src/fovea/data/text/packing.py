@@ -22,18 +22,25 @@ class Packed:
     ``sequence(i)`` is the ``i``-th of them in the corpus; ``drawn(n, seed)`` the ``n``-th that training draws: epoch
     after epoch, each in an order of its own, so that a training can be taken up at any ``n``. Every epoch cuts at other
     places.
+
+    Args:
+        begin, stop: only these tokens of the corpus; all of them unless given.
+
+    Raises ``UserError`` where they are not longer than a sequence.
     """
 
-    def __init__(self, corpus: Corpus, length: int) -> None:
-        if length < 1 or length >= len(corpus):
+    def __init__(self, corpus: Corpus, length: int, begin: int = 0, stop: int | None = None) -> None:
+        stop = len(corpus) if stop is None else stop
+        if length < 1 or length >= stop - begin:
             raise UserError(
-                f"length={length}; {corpus.folder} has {len(corpus)} tokens, so it must be 1 to {len(corpus) - 1}"
+                f"length={length}; {corpus.folder} has {stop - begin} tokens for this, so it must be 1 to "
+                f"{max(1, stop - begin - 1)}"
             )
-        self.corpus, self.length = corpus, length
+        self.corpus, self.length, self.begin, self.stop = corpus, length, begin, stop
 
     def __len__(self) -> int:
         """Whole sequences, each with a next token for its last one."""
-        return (len(self.corpus) - 1) // self.length
+        return (self.stop - self.begin - 1) // self.length
 
     def sequence(self, number: int) -> dict[str, Tensor]:
         """``tokens``, ``targets`` (the next token; ``IGNORED`` after the end of a document) and ``documents``, numbered
@@ -43,12 +50,13 @@ class Packed:
     def drawn(self, number: int, seed: int) -> dict[str, Tensor]:
         """The same for the ``number``-th sequence of a training."""
         epoch, place = divmod(number, max(1, len(self) - 1))
-        order, offset = _order(len(self), self.length, len(self.corpus), seed, epoch)
+        order, offset = _order(len(self), self.length, self.stop - self.begin, seed, epoch)
         return self._at(offset + int(order[place]) * self.length)
 
-    def _at(self, begin: int) -> dict[str, Tensor]:
-        tokens = self.corpus.tokens(begin, self.length + 1)
-        documents = self.corpus.documents(begin, self.length + 1)
+    def _at(self, place: int) -> dict[str, Tensor]:
+        begin = self.begin + place
+        count = min(self.length + 1, self.stop - begin)
+        tokens, documents = self.corpus.tokens(begin, count), self.corpus.documents(begin, count)
         targets = np.where(documents[1:] == documents[:-1], tokens[1:], IGNORED)
         kept = documents[: len(targets)] - documents[0]
         return {

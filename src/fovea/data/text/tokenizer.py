@@ -40,6 +40,10 @@ class Tokenizer(ABC):
     def decode(self, tokens: Sequence[int] | NDArray[Any]) -> str:
         """The text of tokens; ends of documents are left out, and bytes that are no UTF-8 become U+FFFD."""
 
+    def size(self, tokens: Sequence[int] | NDArray[Any]) -> int:
+        """Bytes of UTF-8 that these tokens stand for."""
+        return len(self.decode(tokens).encode())
+
 
 class Bytes(Tokenizer):
     """Each byte of UTF-8 is a token; 256 closes a document."""
@@ -51,6 +55,9 @@ class Bytes(Tokenizer):
 
     def decode(self, tokens: Sequence[int] | NDArray[Any]) -> str:
         return bytes(int(token) for token in tokens if token < 256).decode(errors="replace")
+
+    def size(self, tokens: Sequence[int] | NDArray[Any]) -> int:
+        return int((np.asarray(tokens) < 256).sum())
 
 
 class Trained(Tokenizer):
@@ -65,6 +72,7 @@ class Trained(Tokenizer):
             self._inner = _library().Tokenizer.from_str(text.decode())
         except Exception as error:  # the library raises Exception itself
             raise UserError(f"{file} is no tokenizer: {error}") from error
+        self._text = text
         self.name = f"{file.name}:{sha256(text).hexdigest()[:16]}"
         self.vocabulary = self._inner.get_vocab_size(with_added_tokens=True)
         ends = [number for word in ENDS if (number := self._inner.token_to_id(word)) is not None]
@@ -74,6 +82,10 @@ class Trained(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.asarray(self._inner.encode(text, add_special_tokens=False).ids, np.uint32)
+
+    def save(self, path: Path) -> None:
+        """Write the file again, byte for byte."""
+        path.write_bytes(self._text)
 
     def decode(self, tokens: Sequence[int] | NDArray[Any]) -> str:
         return self._inner.decode([int(token) for token in tokens], skip_special_tokens=True)
