@@ -21,6 +21,7 @@ from fovea.models.language import LanguageModel
 from fovea.models.language_config import LanguageConfig, Layer
 from fovea.nn.language_attention import FullAttention
 from fovea.nn.mixer import Mixer
+from fovea.tasks.language.lessons import RecallTraining
 
 RIVALS: dict[str, Layer] = {
     "attention": Layer("full", {"heads": 1, "rotary_base": None}),
@@ -30,41 +31,6 @@ RIVALS: dict[str, Layer] = {
     "window of 16": Layer("window", {"heads": 1, "window": 16, "rotary_base": None}),
 }
 """The mixers of figure 2 at one head and no positions: attention, linear attention of three sizes, a window alone."""
-
-
-@dataclass(frozen=True)
-class RecallTraining:
-    """How a model is taught and examined.
-
-    Attributes:
-        dim: channels.
-        vocabulary: tokens, half of them values.
-        taught: ``(length, pairs)`` of the sequences to learn from, in equal numbers.
-        asked: ``(length, pairs)`` of the examinations.
-        questions: sequences of each examination.
-        fillers: random tokens in unused places, which may be keys; else a token that means nothing.
-        steps, batch: of training, each sequence seen once.
-        rate, weight_decay: of AdamW with a one-cycle rate that peaks at ``rate``.
-        seed: of data and weights.
-    """
-
-    dim: int = 64
-    vocabulary: int = 256
-    taught: tuple[tuple[int, int], ...] = ((64, 4), (64, 8))
-    asked: tuple[tuple[int, int], ...] = ((64, 4), (64, 8), (128, 16))
-    questions: int = 500
-    fillers: bool = False
-    steps: int = 1500
-    batch: int = 64
-    rate: float = 5e-3
-    weight_decay: float = 0.1
-    seed: int = 0
-
-
-HARDER = RecallTraining(
-    taught=((64, 4), (64, 8), (128, 16), (256, 32)), asked=((64, 8), (128, 16), (256, 32), (256, 64)), vocabulary=512
-)
-"""With as many pairs as tell a memory of 153 features from attention."""
 
 
 def compare(
@@ -79,9 +45,15 @@ def compare(
     Returns a dictionary that JSON can hold, by the rivals' names: ``accuracy`` (``{"64 tokens, 4 pairs": {"mean": ...,
     "deviation": ..., "seeds": [...]}}``), ``state_bytes`` by length, ``parameters``.
     """
+    rivals = RIVALS if rivals is None else rivals
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in rivals}
+    for seed in seeds:
+        seeded = replace(training, seed=seed)
+        taught = lessons(seeded)
+        for name, layer in rivals.items():
+            measured[name].append(measure(layer, seeded, taught, tell=tell))
     found = {}
-    for name, layer in (RIVALS if rivals is None else rivals).items():
-        runs = [measure(layer, replace(training, seed=seed), tell=tell) for seed in seeds]
+    for name, runs in measured.items():
         accuracy = {asked: _summary([run["accuracy"][asked] for run in runs]) for asked in runs[0]["accuracy"]}
         found[name] = {**runs[0], "accuracy": accuracy}
         if tell is not None:
@@ -90,13 +62,21 @@ def compare(
     return found
 
 
-def measure(layer: Layer, training: RecallTraining, *, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
+def measure(
+    layer: Layer,
+    training: RecallTraining,
+    taught: Sequence[Recall] | None = None,
+    *,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Train a convolution and this layer, and ask.
+
+    ``taught`` are the :func:`lessons` of this training, where several layers share them.
 
     Returns a dictionary that JSON can hold: ``accuracy`` (share of values said right) by examination, ``state_bytes``
     (float32, of a sequence's state at its end) by length, ``parameters``.
     """
-    model = train(layer, training, tell)
+    model = train(layer, training, lessons(training) if taught is None else taught, tell)
     _, seeds = segment_seeds(0, len(training.asked), training.seed)
     accuracy, sizes = {}, {}
     for (length, pairs), seed in zip(training.asked, seeds, strict=True):
@@ -110,14 +90,23 @@ def measure(layer: Layer, training: RecallTraining, *, tell: Callable[[str], Non
     }
 
 
-def train(layer: Layer, training: RecallTraining, tell: Callable[[str], None] | None = None) -> LanguageModel:
-    """A model of a convolution and this layer that has learned to recall; pure in the seed."""
+def lessons(training: RecallTraining) -> list[Recall]:
+    """What is learned from, a segment of each difficulty; each sequence is new."""
     seeds, _ = segment_seeds(len(training.taught), 0, training.seed)
     examples = -(-training.steps * training.batch // len(training.taught))
-    taught = [
+    return [
         _generated(training, examples, length, pairs, seed)
         for (length, pairs), seed in zip(training.taught, seeds, strict=True)
     ]
+
+
+def train(
+    layer: Layer,
+    training: RecallTraining,
+    taught: Sequence[Recall],
+    tell: Callable[[str], None] | None = None,
+) -> LanguageModel:
+    """A model of a convolution and this layer that has learned to recall; pure in the seed."""
     torch.manual_seed(training.seed)
     layers = (Layer("base-convolution", {"kernel": 3}), layer)
     model = LanguageModel(LanguageConfig(training.vocabulary, training.dim, layers))
