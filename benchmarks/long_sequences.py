@@ -50,6 +50,8 @@ def layers(longest: int) -> dict[str, Layer]:
     if "taylor" in MIXERS:
         found["taylor"] = Layer("taylor", {**heads, "feature_dim": 16})
         found["gated-convolution"] = Layer("gated-convolution", {})
+    if "superlinear" in MIXERS:
+        found["superlinear"] = Layer("superlinear", {**heads, "sw_index": 15})
     return found
 
 

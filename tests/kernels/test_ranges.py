@@ -80,7 +80,7 @@ def test_tiles_waste_little() -> None:
     stop = tokens - back + 1
     start = (stop - 1 - 2 * (tokens + 1).double().sqrt().ceil().long()).clamp(min=0)
     tiles = ranges._tile(start, stop, 2, 4096)
-    dense = sum((last - first) * (high - low) for first, last, low, high in tiles.tiles)
+    dense = sum((last - first) * (high - low) for first, last, low, high, *_ in tiles.tiles)
     assert dense <= 3 * int((stop - start).sum())
 
 

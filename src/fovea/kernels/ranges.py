@@ -130,18 +130,23 @@ class _Tiles:
         pair: number of each pair among all, sorted.
         row: of the query that each pair belongs to.
         start, stop: among the keys of all batch entries and kv heads, one after the other.
-        tiles: first and last pair, first and last key of each tile.
+        tiles: of each tile, the pairs ``first .. last - 1``, the keys ``low .. high - 1`` that some of them see, and
+            ``full .. end - 1`` among these that all see (where ``end < full``, there are none).
     """
 
     pair: Tensor
     row: Tensor
     start: Tensor
     stop: Tensor
-    tiles: list[tuple[int, int, int, int]]
+    tiles: list[tuple[int, int, int, int, int, int]]
 
-    def __iter__(self) -> Iterator[tuple[slice, slice]]:
-        for first, last, low, high in self.tiles:
-            yield slice(first, last), slice(low, high)
+    def __iter__(self) -> Iterator[tuple[slice, slice, list[tuple[slice, slice]]]]:
+        """Pairs and keys of each tile, and the parts of the keys, as they are and in the tile, that some pair does not
+        see."""
+        for first, last, low, high, full, end in self.tiles:
+            parts = [(low, full), (end, high)] if full < end else [(low, high)]
+            edges = [(slice(a, b), slice(a - low, b - low)) for a, b in parts if a < b]
+            yield slice(first, last), slice(low, high), edges
 
 
 def _tile(start: Tensor, stop: Tensor, heads_per_key: int, keys: int) -> _Tiles:
@@ -160,11 +165,10 @@ def _tile(start: Tensor, stop: Tensor, heads_per_key: int, keys: int) -> _Tiles:
         edges = np.flatnonzero(np.diff((stops - 1) // block)) + 1
         edges = np.concatenate([[0], edges, [len(stops)]])
         edges = np.concatenate([np.arange(a, b, _ROWS) for a, b in pairwise(edges)])
-        first_keys = np.minimum.reduceat(starts, edges).tolist()
-        ends = [*edges[1:].tolist(), len(stops)]
-        tiles = [
-            (a, b, lowest, int(stops[b - 1])) for a, b, lowest in zip(edges.tolist(), ends, first_keys, strict=True)
-        ]
+        ends = np.append(edges[1:], len(stops))
+        lowest, highest = np.minimum.reduceat(starts, edges), np.maximum.reduceat(starts, edges)
+        columns = (edges, ends, lowest, stops[ends - 1], highest, stops[edges])
+        tiles = list(zip(*(column.tolist() for column in columns), strict=True))
     return _Tiles(pair, pair // start.shape[-1], low, high, tiles)
 
 
@@ -180,11 +184,12 @@ class _Scratch:
         return self.held[place][: rows * columns].view(rows, columns)
 
 
-def _logits(tiles: _Tiles, pairs: slice, keys: slice, query: Tensor, key: Tensor, at: Tensor, out: Tensor) -> Tensor:
-    torch.mm(query[pairs], key[keys].t(), out=out)
-    here = at[keys]
-    hidden = (here < tiles.start[pairs, None]).logical_or_(here >= tiles.stop[pairs, None])
-    return out.masked_fill_(hidden, -torch.inf)
+def _hide(logits: Tensor, tiles: _Tiles, pairs: slice, edges: list[tuple[slice, slice]], at: Tensor) -> None:
+    """-inf where a pair does not see a key."""
+    for keys, columns in edges:
+        here = at[keys]
+        hidden = (here < tiles.start[pairs, None]).logical_or_(here >= tiles.stop[pairs, None])
+        logits[:, columns].masked_fill_(hidden, -torch.inf)
 
 
 def _lines(tensor: Tensor) -> Tensor:
@@ -204,9 +209,10 @@ class _Ranges(torch.autograd.Function):
         found = queries.new_empty(len(queries), value.shape[-1])
         total = queries.new_empty(len(queries))
         scratch = _Scratch(queries, 1)
-        for pairs, seen in tiles:
+        for pairs, seen, edges in tiles:
             weights = scratch(0, pairs.stop - pairs.start, seen.stop - seen.start)
-            _logits(tiles, pairs, seen, queries, keys, at, weights)
+            torch.mm(queries[pairs], keys[seen].t(), out=weights)
+            _hide(weights, tiles, pairs, edges, at)
             top = weights.amax(1, keepdim=True)
             weights.sub_(top).exp_()
             share = weights.sum(1, keepdim=True)
@@ -238,10 +244,10 @@ class _Ranges(torch.autograd.Function):
         grad_queries = torch.empty_like(queries)
         grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
         scratch = _Scratch(queries, 2)
-        for pairs, seen in tiles:
+        for pairs, seen, edges in tiles:
             shape = pairs.stop - pairs.start, seen.stop - seen.start
-            weights = scratch(0, *shape)
-            _logits(tiles, pairs, seen, queries, keys, at, weights)
+            weights = torch.mm(queries[pairs], keys[seen].t(), out=scratch(0, *shape))
+            _hide(weights, tiles, pairs, edges, at)
             weights.sub_(total[pairs, None]).exp_()
             grad_values[seen].addmm_(weights.t(), grad_found[pairs])
             products = torch.mm(grad_found[pairs], values[seen].t(), out=scratch(1, *shape))
