@@ -88,6 +88,8 @@ def test_a_state_is_refused_by_another_model(tmp_path: Path) -> None:
             load_state(file, stranger)
     other.load_state_dict(model.state_dict())
     load_state(file, other)
+    with pytest.raises(UserError, match="another configuration"):
+        made("window").read(torch.zeros(1, 1, dtype=torch.int64), model.start(1))
     with pytest.raises(UserError, match="does not exist"):
         load_state(tmp_path / "none", model)
     file.write_bytes(file.read_bytes()[:50])

@@ -75,4 +75,4 @@ def load_state(path: str | Path, model: LanguageModel) -> ModelState:
         prefix = f"layers.{layer}.tensors."
         held = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         states.append(State(tensors[f"layers.{layer}.position"], held))
-    return ModelState(states)
+    return ModelState(states, model.config)

@@ -56,9 +56,10 @@ class Block(nn.Module):
 
 @dataclass
 class ModelState:
-    """What a model keeps of the tokens that it has read: the state of each layer."""
+    """What a model keeps of the tokens that it has read: the state of each layer, and the configuration that it has."""
 
     layers: list[State]
+    config: LanguageConfig
 
     @property
     def position(self) -> Int64[Tensor, " batch"]:
@@ -109,7 +110,7 @@ class LanguageModel(nn.Module):
     def start(self, batch: int) -> ModelState:
         """The state of ``batch`` rows that have read nothing."""
         like = self.embedding.weight
-        return ModelState([_mixer(block).start(batch, like) for block in self.blocks])
+        return ModelState([_mixer(block).start(batch, like) for block in self.blocks], self.config)
 
     @torch.no_grad()
     def read(
@@ -121,7 +122,12 @@ class LanguageModel(nn.Module):
         """Read the next tokens of each row; returns features, of which :meth:`logits` makes logits.
 
         ``lengths``: how many tokens are real in each row, where rows are padded on the right (none: all).
+
+        Raises:
+            UserError: for the state of a model of another configuration, or more tokens than learned positions.
         """
+        if state.config is not self.config and state.config != self.config:
+            raise UserError("state comes from a model of another configuration; read the tokens anew with this one")
         place = state.position[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         if lengths is not None:
             real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

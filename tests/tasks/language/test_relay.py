@@ -16,7 +16,7 @@ from fovea.tasks.language.relay import RelayTraining, by_band, measure, pattern_
 def test_within_reach_it_is_learned_and_beyond_it_is_guessed() -> None:
     window = (Layer("window", {"heads": 1, "window": 6}),) * 2
     relay = Relay(24, values=4)
-    training = RelayTraining(dim=32, hidden=0, steps=220, batch=64, rate=1e-2, growth=0.3, asked=64)
+    training = RelayTraining(dim=32, hidden=0, steps=120, batch=64, rate=1e-2, growth=0.3, asked=32)
     measured = measure(window, relay, training)
     assert measured["steps"] == [1] * 5 + [2] * 5 + [-1] * 12
     assert measured["reached"] == pytest.approx(10 / 22)

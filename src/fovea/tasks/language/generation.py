@@ -270,7 +270,7 @@ def _copied(model: LanguageModel, state: ModelState | None, rows: int, device: t
     batch = len(state.position)
     if batch not in (1, rows):
         raise UsageError(f"state has {batch} rows; for {rows} prompts it must have {rows}, or one for all")
-    copy = ModelState([type(layer)(layer.position, dict(layer.tensors)) for layer in state.layers])
+    copy = ModelState([type(layer)(layer.position, dict(layer.tensors)) for layer in state.layers], state.config)
     copy.reorder(
         torch.arange(rows, device=device) if batch == rows else torch.zeros(rows, dtype=torch.int64, device=device)
     )

@@ -7,7 +7,6 @@ asked for a value at every distance; where no steps lead, they can but guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,29 +19,7 @@ from fovea.models.language_config import LanguageConfig, Layer, block_layers, po
 from fovea.patterns import Blocks, Causal, Pattern, SlidingWindow, parse
 from fovea.patterns.cost import count_pairs
 from fovea.patterns.reach import receptive_field
-
-
-@dataclass(frozen=True)
-class RelayTraining:
-    """How a model is taught.
-
-    Attributes:
-        dim, hidden: channels of tokens and inside the MLP.
-        steps, batch, rate: of Adam with a one-cycle rate that peaks at ``rate``.
-        start, growth: distances are drawn from 1 up to a bound, which rises from ``start`` to the farthest over this
-            share of the steps; without it, far values may never be learned.
-        asked: sequences a distance in the examination.
-    """
-
-    dim: int = 48
-    hidden: int = 96
-    steps: int = 1200
-    batch: int = 64
-    rate: float = 4e-3
-    start: int = 8
-    growth: float = 0.6
-    asked: int = 64
-    seed: int = 0
+from fovea.tasks.language.lessons import RelayTraining
 
 
 def rivals(depth: int, *, size: int = 4, blocks: int = 16, heads: int = 2) -> dict[str, tuple[Layer, ...]]:
