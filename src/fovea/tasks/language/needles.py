@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -27,49 +27,11 @@ from fovea.kernels.span_search import find
 from fovea.nn.gated_convolution import BaseConvolution
 from fovea.nn.linear import Linear
 from fovea.nn.span_search import SuperlinearAttention
-from fovea.patterns.search import SpanSearch
+from fovea.tasks.language.lessons import NeedleTraining
 from fovea.tasks.run import replacing
 
 Arm = Literal["superlinear", "full", "window", "frozen search", "no accumulator"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
-
-
-@dataclass(frozen=True)
-class NeedleTraining:
-    """How a network is taught and asked.
-
-    Attributes:
-        length: tokens of the longest lessons.
-        needles: in each; one is asked.
-        dim, heads: channels; heads of the attention.
-        sw_index, num_spans, backward_factor, forward_factor: of the search; ``sw_index`` sets the window of all arms.
-        steps, batch, rate, search_rate: of AdamW; the search's own map has a rate of its own. Warm-up over the first
-            twentieth, then down to nothing along a cosine.
-        start: tokens of the first lessons. The length doubles when a running mean of the accuracy passes ``enough``.
-        asked: sequences a band of distances in the examination.
-        seed: of weights and lessons.
-    """
-
-    length: int = 512
-    needles: int = 1
-    dim: int = 64
-    heads: int = 2
-    sw_index: int = 3
-    num_spans: int = 2
-    backward_factor: float = 2.0
-    forward_factor: float = 0.0
-    steps: int = 1500
-    batch: int = 16
-    rate: float = 3e-3
-    search_rate: float = 3e-3
-    start: int = 16
-    enough: float = 0.95
-    asked: int = 128
-    seed: int = 0
-
-    @property
-    def search(self) -> SpanSearch:
-        return SpanSearch(self.sw_index, self.num_spans, self.backward_factor, self.forward_factor)
 
 
 class Finder(nn.Module):

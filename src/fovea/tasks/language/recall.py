@@ -8,7 +8,7 @@ size can hold only so many pairs; a window forgets what has left it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
