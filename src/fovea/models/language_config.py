@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fovea.errors import unknown
-from fovea.patterns import Blocks
-from fovea.patterns.power import one_power_each, searched
+
+if TYPE_CHECKING:
+    from fovea.patterns import Blocks
 
 MIXERS: dict[str, str] = {
     "full": "fovea.nn.language_attention:FullAttention",
@@ -102,6 +103,9 @@ def power_attention(
 
     Raises ``UsageError`` for another variant, ``ValueError`` where no power fits between window and ``blocks``.
     """
+    from fovea.patterns import Blocks
+    from fovea.patterns.power import one_power_each, searched
+
     powers = sum(window <= 1 << k < blocks for k in range(blocks.bit_length()))
     sizes = {"size": size, "blocks": blocks, "sink": sink}
     if variant == "power":
