@@ -98,6 +98,12 @@ class LanguageModel(nn.Module):
         self, tokens: Int64[Tensor, "batch tokens"], documents: Int64[Tensor, "batch tokens"] | None = None
     ) -> Float[Tensor, "batch tokens vocabulary"]:
         """Logits of whole sequences. ``documents`` numbers the documents packed into a row; no token sees across."""
+        return self.logits(self.features(tokens, documents))
+
+    def features(
+        self, tokens: Int64[Tensor, "batch tokens"], documents: Int64[Tensor, "batch tokens"] | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """What :meth:`logits` makes logits of, where not all of them are wanted."""
         place = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if documents is not None:
             begins = documents.diff(dim=1, prepend=documents[:, :1]) != 0
@@ -105,7 +111,7 @@ class LanguageModel(nn.Module):
         x = self._embedded(tokens, place)
         for block in self.blocks:
             x = block(x, documents)
-        return self.logits(self.norm(x))
+        return self.norm(x)
 
     def start(self, batch: int) -> ModelState:
         """The state of ``batch`` rows that have read nothing."""

@@ -53,10 +53,11 @@ def test_state_of_attention_is_that_of_the_tokens_it_has_read() -> None:
 
 def test_accuracy_is_over_the_places_that_ask() -> None:
     class Parrot(LanguageModel):
-        def forward(self, tokens: torch.Tensor, documents: torch.Tensor | None = None) -> torch.Tensor:
+        def features(self, tokens: torch.Tensor, documents: torch.Tensor | None = None) -> torch.Tensor:
             return torch.nn.functional.one_hot(tokens, 9).float()
 
-    model = Parrot(LanguageConfig(9, 8, (Layer("base-convolution"),)))
+    model = Parrot(LanguageConfig(9, 9, (Layer("base-convolution"),)))
+    model.embedding.weight.data = torch.eye(9)
     inputs = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
     labels = torch.tensor([[-100, 2, -100, 3], [-100, -100, 7, -100]])
     assert examine(model, Recall(inputs, labels)) == pytest.approx(2 / 3)

@@ -129,7 +129,7 @@ def train(
 def asked(model: LanguageModel, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits ``[questions, vocabulary]`` at the places where a value is asked, and the values."""
     places = labels != IGNORED
-    return model(inputs)[places], labels[places]
+    return model.logits(model.features(inputs)[places]), labels[places]
 
 
 @torch.no_grad()
