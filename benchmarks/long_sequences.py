@@ -4,9 +4,10 @@
 
 Each mixer is one layer of ``--dim`` channels, random and in float32, in a process of its own that reads random tokens:
 a prefill of all tokens at once (best of the repeats that fit in ``--seconds``), then 40 further tokens one by one (the
-median). Peak memory is what the process held most during that, less what it held before. ``sdpa`` is what all are
+median). Both also in seconds of the processors, which say more where others use the machine too. Peak memory is what
+the process held most during that, less what it held before. ``sdpa`` is what all are
 compared with: full attention by ``scaled_dot_product_attention`` over keys and values that lie ready in a cache of the
-right size. To measure another mixer, name it in ``LAYERS``.
+right size. To measure another mixer, name it in :func:`layers`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +105,13 @@ def resident(field: str) -> int:
     raise RuntimeError(f"no {field} in /proc/self/status")
 
 
+def clocked(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that a call takes, by the clock and of all processors together."""
+    begin, busy = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - begin, time.process_time() - busy
+
+
 def measure(name: str, dim: int, length: int, seconds: float, steps: int) -> dict[str, Any]:
     """One mixer at one length, in this process."""
     import torch
@@ -116,23 +125,21 @@ def measure(name: str, dim: int, length: int, seconds: float, steps: int) -> dic
             mixer.step(x[:, at : at + 1], warm)
         del warm
         gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = resident("VmRSS")
-        times: list[float] = []
+        prefills: list[tuple[float, float]] = []
         while True:
             state = mixer.start(1, x)
-            begin = time.perf_counter()
-            mixer.prefill(x[:, :length], state)
-            times.append(time.perf_counter() - begin)
-            if sum(times) >= seconds:
+            prefills.append(clocked(lambda state=state: mixer.prefill(x[:, :length], state)))
+            if sum(wall for wall, _ in prefills) >= seconds:
                 break
-        taken = []
-        for at in range(length, length + steps):
-            begin = time.perf_counter()
-            mixer.step(x[:, at : at + 1], state)
-            taken.append(time.perf_counter() - begin)
+        taken = [clocked(lambda at=at: mixer.step(x[:, at : at + 1], state)) for at in range(length, length + steps)]
+    walls, processors = (sorted(times) for times in zip(*taken, strict=True))
     return {
-        "prefill_s": min(times),
-        "step_ms": 1e3 * sorted(taken)[len(taken) // 2],
+        "prefill_s": min(wall for wall, _ in prefills),
+        "prefill_cpu_s": min(processor for _, processor in prefills),
+        "step_ms": 1e3 * walls[steps // 2],
+        "step_cpu_ms": 1e3 * processors[steps // 2],
         "state_mb": state.bytes / 2**20,
         "peak_mb": max(0, resident("VmHWM") - before) / 2**20,
     }
@@ -172,7 +179,7 @@ def main() -> None:
     names = [BASELINE, *(arguments.mixers or layers(65536))]
     lengths = sorted({*arguments.prefill, *arguments.decode})
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
-    columns = ("prefill s", "x sdpa", "step ms", "x sdpa", "state MB", "peak MB")
+    columns = ("prefill s", "x sdpa", "x cpu", "step ms", "x sdpa", "x cpu", "state MB", "peak MB")
     print(f"{'mixer':18} {'tokens':>7}", *(f"{column:>9}" for column in columns))
     for length in lengths:
         for name in names:
@@ -181,9 +188,11 @@ def main() -> None:
                 print(f"{name:18} {length:7} {result['error']}", flush=True)
                 continue
             base = found[BASELINE][str(length)]
-            for what, key in (("prefill", "prefill_s"), ("step", "step_ms")):
-                result[f"{what}_speedup"] = base[key] / result[key]
-            keys = ("prefill_s", "prefill_speedup", "step_ms", "step_speedup", "state_mb", "peak_mb")
+            for what, unit in (("prefill", "s"), ("step", "ms")):
+                result[f"{what}_speedup"] = base[f"{what}_{unit}"] / result[f"{what}_{unit}"]
+                result[f"{what}_cpu_speedup"] = base[f"{what}_cpu_{unit}"] / result[f"{what}_cpu_{unit}"]
+            times = [f"{what}{kind}" for what in ("prefill", "step") for kind in ("", "_speedup", "_cpu_speedup")]
+            keys = (times[0] + "_s", *times[1:3], times[3] + "_ms", *times[4:], "state_mb", "peak_mb")
             print(f"{name:18} {length:7}", *(f"{result[key]:9.3f}" for key in keys), flush=True)
         write(arguments, found)
 

@@ -161,13 +161,14 @@ class LanguageAttention(Mixer):
         """Attention of new tokens to what the cache has of those before ``position``, and to themselves."""
         if not position:
             return self.attend(query, key, value)
-        token = torch.arange(position, device=query.device)
         whole = self.cache.whole(position)
+        slots: slice | Tensor = slice(position)
         if not whole:
+            token = torch.arange(position, device=query.device)
             token = torch.cat([token[: self.cache.first * self.cache.page], token[self.cache.oldest(position) :]])
-        slot = self.cache.slot(token)
+            slots = self.cache.slot(token)
         key, value = (
-            torch.cat([self.cache.read(state, name, rows).index_select(1, slot).to(new.dtype), new], 1)
+            torch.cat([self.cache.read(state, name, rows)[:, slots].to(new.dtype), new], 1)
             for name, new in (("key", key), ("value", value))
         )
         return self.attend(query, key, value) if whole else self.attend_kept(query, key, value, position)
