@@ -22,7 +22,7 @@ SYSTEM = System(
     claims=(
         Claim(
             "recall-against-state",
-            "The larger the memory, the more is recalled: linear attention of 4, 8 and 16 features comes ever closer to "
+            "The larger the memory, the more is recalled: linear attention of 4, 8 and 16 features comes closer to "
             "attention, which keeps everything; a window forgets.",
             "recall tasks: 6.22 points above the strongest models of sub-quadratic cost; SWDE 25.7 % at 360 million "
             "parameters, attention 56.3 %",
