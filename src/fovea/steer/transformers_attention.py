@@ -39,6 +39,7 @@ class Seen:
     batch: int
     attention_mask: Tensor | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    _masks: dict[int, Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def padding(self) -> Tensor:
@@ -51,9 +52,11 @@ class Seen:
         """The mask that ``sdpa`` would get for the last so many tokens."""
         from transformers.masking_utils import sdpa_mask
 
-        first = self.offset + self.length - keys
-        arguments: dict[str, Any] = self.arguments | {"kv_length": keys, "kv_offset": first}
-        return sdpa_mask(**arguments)
+        if keys not in self._masks:
+            spans = {"kv_length": keys, "kv_offset": self.offset + self.length - keys}
+            arguments: dict[str, Any] = self.arguments | spans
+            self._masks[keys] = sdpa_mask(**arguments)
+        return self._masks[keys]
 
     def rows(self) -> Iterator[tuple[Any, int]]:
         """Rows that begin with equally much padding, and how much."""
