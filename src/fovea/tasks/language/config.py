@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fovea.errors import UsageError
 from fovea.models.language_config import LanguageConfig, Layer
+from fovea.tasks.language.lessons import NeedleTraining, RecallTraining, RelayTraining
 from fovea.tasks.optimisation import Hardware, Optimisation
 
 
@@ -64,3 +65,32 @@ class TextConfig:
     )
     hardware: Hardware = field(default_factory=Hardware)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class RecallConfig(TextConfig):
+    """And what is learned in the comparison of recall."""
+
+    training: RecallTraining = field(default_factory=RecallTraining)
+
+
+@dataclass(frozen=True)
+class RelayConfig(TextConfig):
+    """And what is learned in the comparison of reach: ``depth`` layers see ``blocks`` blocks of ``size`` tokens."""
+
+    depth: int = 2
+    blocks: int = 16
+    size: int = 4
+    training: RelayTraining = field(default_factory=RelayTraining)
+
+    def __post_init__(self) -> None:
+        for name, least in (("depth", 1), ("blocks", 4), ("size", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}={getattr(self, name)}; it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class NeedleConfig(TextConfig):
+    """And what is learned in the comparison of searches."""
+
+    training: NeedleTraining = field(default_factory=NeedleTraining)

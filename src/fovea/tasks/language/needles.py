@@ -153,6 +153,25 @@ def covered(network: Finder, length: int, training: NeedleTraining) -> float:
     return float(((start <= place) & (place <= end)).flatten(1).any(1).float().mean())
 
 
+@torch.no_grad()
+def chosen(network: Finder, training: NeedleTraining, count: int = 8) -> list[dict[str, Any]]:
+    """For ``count`` needles, the nearest first: its ``place``, and of each head the ``spans`` that the last token
+    chose, as ``[first key, last key, share]``."""
+    kind = Needles(training.length, needles=training.needles)
+    source = np.random.default_rng((training.seed, training.length, 2))
+    distance = np.linspace(network.window + 1, kind.farthest, count).astype(int)
+    asked = kind.draw(distance, source)
+    start, end, share = network.spans(torch.from_numpy(asked.tokens))
+    spans = torch.stack([start.float(), end.float(), share], -1)
+    return [
+        {
+            "place": int(training.length - 1 - far),
+            "spans": [[[int(a), int(b), round(float(s), 4)] for a, b, s in head] for head in row],
+        }
+        for far, row in zip(distance, spans.tolist(), strict=True)
+    ]
+
+
 def measure(
     training: NeedleTraining | None = None,
     *,
@@ -163,9 +182,9 @@ def measure(
     """Teach every arm, and ask it for needles at all distances, also in ``longer`` sequences than it was taught.
 
     Returns a dictionary that JSON can hold. For each arm: by length, ``accuracy`` by band of distance (the nearest
-    first) and its mean over ``outside`` of the window; the ``taught`` length; ``parameters`` that learn; ``covered``,
-    how often the chosen spans hold the needle, where the arm searches. Beside them ``chance``, ``window`` and ``keys``,
-    the most keys that the search reads for the last token.
+    first) and its mean over ``outside`` of the window; the ``taught`` length; ``parameters`` that learn; where the arm
+    searches, ``covered``, how often the chosen spans hold the needle, and :func:`chosen`. Beside them ``chance``,
+    ``window`` and ``keys``, the most keys that the search reads for the last token.
     """
     training = NeedleTraining() if training is None else training
     search = training.search
@@ -195,6 +214,8 @@ def _measure_arm(
         if arm not in ("full", "window"):
             at["covered"] = covered(network, length, training)
         found["lengths"][str(length)] = at
+    if arm not in ("full", "window"):
+        found["chosen"] = chosen(network, training)
     return found
 
 
