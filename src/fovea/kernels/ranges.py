@@ -77,21 +77,25 @@ def _alone(
 ) -> tuple[Tensor, Tensor]:
     """A handful of pairs, such as those of a token that is read alone."""
     group, ranges = query.shape[2] // key.shape[2], start.shape[-1]
-    out = query.new_zeros(start.numel(), value.shape[-1])
-    lse = query.new_full((start.numel(),), -torch.inf)
     scaled = (query * scale).flatten(0, 2)
-    keys, values = key.transpose(1, 2), value.transpose(1, 2)
-    edges = torch.stack([start.flatten(), stop.flatten()], 1).tolist()
+    runs = []
     queries, heads = query.shape[1:3]
-    for pair, (low, high) in enumerate(edges):
-        low = max(low, 0)
-        if high <= low:
-            continue
+    for pair, (low, high) in enumerate(zip(start.flatten().tolist(), stop.flatten().tolist(), strict=True)):
         row = pair // ranges
-        batch, head = row // (queries * heads), row % heads // group
-        logits = torch.mv(keys[batch, head, low:high].to(query.dtype), scaled[row])
-        lse[pair] = total = logits.logsumexp(0)
-        torch.mv(values[batch, head, low:high].to(query.dtype).t(), (logits - total).exp_(), out=out[pair])
+        seen = slice(max(low, 0), max(high, low, 0))
+        runs.append((row, (row // (queries * heads), seen, row % heads // group)))
+    logits = query.new_full((start.numel(), max((at[1].stop - at[1].start for _, at in runs), default=0)), -torch.inf)
+    for pair, (row, at) in enumerate(runs):
+        keys = key[at].to(query.dtype)
+        if len(keys):
+            torch.mv(keys, scaled[row], out=logits[pair, : len(keys)])
+    lse = logits.logsumexp(1)
+    weights = (logits - torch.where(lse == -torch.inf, 0, lse)[:, None]).exp_()
+    out = query.new_zeros(start.numel(), value.shape[-1])
+    for pair, (_, at) in enumerate(runs):
+        values = value[at].to(query.dtype)
+        if len(values):
+            torch.mv(values.t(), weights[pair, : len(values)], out=out[pair])
     return out.unflatten(0, start.shape), lse.unflatten(0, start.shape)
 
 
