@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -31,7 +31,7 @@ SEEDS = 3
 READ = (4096, 16384)
 DECODED = (1024, 16384, 65536)
 DIM, HEADS = 512, 8
-STEPS = 50
+STEPS = 60
 
 
 def frontier(*, quiet: bool = False) -> dict[str, Any]:
@@ -64,20 +64,21 @@ def cost(*, quiet: bool = False) -> dict[str, Any]:
             for name, times in seconds.items():
                 found[name]["read_s"][str(length)] = round(min(times), 4)
         token = torch.randn(1, 1, DIM)
-        for length in DECODED:
-            state = layer.start(1, token)
+        states = {length: layer.start(1, token) for length in DECODED}
+        caches = {length: torch.randn(2, 1, HEADS, length, DIM // HEADS) for length in DECODED}
+        for length, state in states.items():
             layer.prefill(torch.randn(1, length, DIM), state)
-            cache = torch.randn(2, 1, HEADS, length, DIM // HEADS)
-            times = {
-                "based": _times(lambda state=state: layer.step(token, state), STEPS),
-                "attention": _times(lambda cache=cache: _attention(full, token, cache), STEPS),
-            }
-            held = {"based": state.bytes, "attention": 4 * cache.numel()}
-            for name in found:
-                found[name]["token_ms"][str(length)] = round(1e3 * median(times[name]), 4)
-                found[name]["bytes"][str(length)] = held[name]
-            if not quiet:
-                print(f"{length} tokens: " + ", ".join(f"{name} {1e3 * median(t):.2f} ms" for name, t in times.items()))
+            found["based"]["bytes"][str(length)] = state.bytes
+            found["attention"]["bytes"][str(length)] = 4 * caches[length].numel()
+        steps: dict[str, Callable[[int], Any]] = {
+            "based": lambda length: layer.step(token, states[length]),
+            "attention": lambda length: _attention(full, token, caches[length]),
+        }
+        for name, step in steps.items():
+            for length, seconds in _by_turns(step, DECODED).items():
+                found[name]["token_ms"][str(length)] = round(1e3 * seconds, 4)
+    if not quiet:
+        print(json.dumps(found, indent=1))
     return found
 
 
@@ -131,6 +132,12 @@ def _times(work: Callable[[], Any], repeats: int) -> list[float]:
         work()
         times.append(time.perf_counter() - begin)
     return times
+
+
+def _by_turns(work: Callable[[int], Any], lengths: Sequence[int]) -> dict[int, float]:
+    """The median seconds at each length; they take turns, so that a slow moment of the machine meets all alike."""
+    times = [[_times(lambda length=length: work(length), 1)[0] for length in lengths] for _ in range(STEPS)]
+    return {length: median(column) for length, column in zip(lengths, zip(*times, strict=True), strict=True)}
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
