@@ -91,6 +91,10 @@ def test_many_chunks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = [tensor.detach() for tensor in tensors(300)]
     assert search.visits(300) < 300
     torch.testing.assert_close(superlinear_attention(*inputs, search), superlinear_attention_naive(*inputs, search)[0])
+    monkeypatch.setattr(span_search, "_DENSE", 1 << 12)
+    short, search = [tensor[:, :60] for tensor in inputs], SpanSearch(sw_index=1, num_spans=4)
+    assert search.visits(60) >= 60
+    torch.testing.assert_close(superlinear_attention(*short, search), superlinear_attention_naive(*short, search)[0])
 
 
 def test_padding_on_the_left_sees_nothing_and_changes_nothing() -> None:

@@ -28,6 +28,8 @@ _HELD = 1 << 17
 """Numbers of a product of queries with a stripe; it should stay in the cache of a core."""
 _PAIRS = 1 << 18
 """Pairs of a query and a span that are computed at a time where no gradients are needed."""
+_DENSE = 1 << 24
+"""Pairs of a span and a key, seen or not, that are computed at a time where spans would read no less."""
 
 Queries = Float[Tensor, "batch queries heads head_dim"]
 Keys = Float[Tensor, "batch keys kv_heads head_dim"]
@@ -89,15 +91,16 @@ def superlinear_attention(
     found = find(search_query, search_key, search, position, first)
     if torch.is_grad_enabled() and (search_query.requires_grad or search_key.requires_grad):
         found = found._replace(score=anchor_scores(search_query, search_key, found.anchor))
-    if search.visits(seen) >= seen:
-        out, lse = range_attention_naive(query, key, value, found.start, found.end + 1)
-        return mix(own, own_lse, out, lse, found)
-    step = queries if torch.is_grad_enabled() else max(1, _PAIRS // found.anchor[:, 0].numel())
+    every = found.anchor[:, 0].numel()  # pairs of all rows and heads for one token
+    learning = torch.is_grad_enabled()
+    dense = search.visits(seen) >= seen and (not learning or every * queries * seen <= 4 * _DENSE)
+    step = _DENSE // (every * seen) if dense else queries if learning else _PAIRS // every
     parts = []
-    for low in range(0, queries, step):
-        at = slice(low, low + step)
+    for low in range(0, queries, max(1, step)):
+        at = slice(low, low + max(1, step))
         part = Found(*(tensor[:, at] for tensor in found))
-        out, lse = range_attention(query[:, at], key, value, part.start, part.end + 1)
+        attend = range_attention_naive if dense else range_attention
+        out, lse = attend(query[:, at], key, value, part.start, part.end + 1)
         parts.append(mix(own[:, at], own_lse[:, at], out, lse, part))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
