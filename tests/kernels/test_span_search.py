@@ -128,6 +128,12 @@ def test_spans_that_cover_everything_are_full_attention(window: int) -> None:
     torch.testing.assert_close(out, full.transpose(1, 2))
 
 
+def test_nothing_is_asked() -> None:
+    for shape in ((0, 5, 2, 4), (2, 0, 2, 4)):
+        nothing, key = torch.zeros(shape), torch.zeros(shape[0], 9, 2, 4)
+        assert superlinear_attention(nothing, nothing, key, key, SpanSearch(sw_index=1), position=0).shape == shape
+
+
 def test_equal_scores_choose_the_farther_anchor() -> None:
     search = SpanSearch(sw_index=1)
     inputs = [torch.zeros_like(tensor) for tensor in tensors(40)]

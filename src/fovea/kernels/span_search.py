@@ -8,9 +8,7 @@ would be no less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -86,7 +84,7 @@ def superlinear_attention(
     key, value = key[:, :seen], value[:, :seen]
     search_key = key if search_key is None else search_key[:, :seen]
     own, own_lse = window_attention(query, key, value, search.window, position, first)
-    if seen <= search.window or not queries:
+    if seen <= search.window or not query.numel():
         return own
     found = find(search_query, search_key, search, position, first)
     if torch.is_grad_enabled() and (search_query.requires_grad or search_key.requires_grad):
@@ -148,41 +146,18 @@ def window_attention(
     query: Queries, key: Keys, value: Keys, window: int, position: int, first: Positions | None = None
 ) -> tuple[Tensor, Tensor]:
     """Attention to the last ``window`` tokens, the query's own included, and its lse; 0 and -inf without a window."""
-    wide = torch.promote_types(query.dtype, torch.float32)
-    out = query.new_zeros(*query.shape[:-1], value.shape[-1])
-    lse = query.new_full(query.shape[:-1], -torch.inf, dtype=wide)
-    if not window or not query.shape[1]:
-        return out, lse
-    pattern = SlidingWindow(window - 1)
+    if not window or not query.numel():
+        wide = torch.promote_types(query.dtype, torch.float32)
+        out = query.new_zeros(*query.shape[:-1], value.shape[-1])
+        return out, query.new_full(query.shape[:-1], -torch.inf, dtype=wide)
     if first is None:
         low = max(0, position - window + 1)
-        return attention(query, key[:, low:], value[:, low:], pattern, return_lse=True)
-    outs, lses = [], []
-    for row, part in enumerate(_segments(first)):
-        pieces, totals = [], []
-        for begin, end, beginning in part:
-            low = max(beginning, position + begin - window + 1)
-            high = position + end
-            if high <= beginning:
-                pieces.append(out[row : row + 1, begin:end])
-                totals.append(lse[row : row + 1, begin:end])
-                continue
-            empty = max(0, beginning - position - begin)  # queries before their sequence begins
-            queries = query[row : row + 1, begin + empty : end]
-            keys, values = (tensor[row : row + 1, low:high] for tensor in (key, value))
-            piece, total = attention(queries, keys, values, pattern, return_lse=True)
-            pieces += [out[row : row + 1, begin : begin + empty], piece]
-            totals += [lse[row : row + 1, begin : begin + empty], total]
-        outs.append(torch.cat(pieces, 1))
-        lses.append(torch.cat(totals, 1))
-    return torch.cat(outs), torch.cat(lses)
-
-
-def _segments(first: Tensor) -> Iterator[list[tuple[int, int, int]]]:
-    """For each row, the runs ``begin .. end - 1`` of queries whose sequences begin at the same place."""
-    for row in first.tolist():
-        edges = [0, *(i for i in range(1, len(row)) if row[i] != row[i - 1]), len(row)]
-        yield [(a, b, row[a]) for a, b in pairwise(edges)]
+        return attention(query, key[:, low:], value[:, low:], SlidingWindow(window - 1), return_lse=True)
+    stop = position + 1 + torch.arange(query.shape[1], device=query.device)
+    start = torch.maximum(stop - window, first)
+    start, stop = (tensor[..., None, None].expand(*query.shape[:3], 1) for tensor in (start, stop.expand_as(start)))
+    out, lse = range_attention(query, key, value, start, stop)
+    return out[..., 0, :], lse[..., 0]
 
 
 @torch.no_grad()
