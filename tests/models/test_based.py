@@ -122,3 +122,23 @@ def test_refusals() -> None:
 def test_shapes_that_cannot_be(words: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **words)
+
+
+def test_residuals_stay_single_precision_under_autocast() -> None:
+    network = based(SMALL)
+    tokens = torch.randint(41, (2, 30))
+    seen: list[torch.dtype] = []
+    for block in network.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(tokens)
+    assert logits.dtype == torch.bfloat16
+    assert set(seen) == {torch.float32}
+    torch.testing.assert_close(logits.float(), network(tokens), rtol=0, atol=0.02)
+
+
+def test_is_captured_as_one_graph() -> None:
+    network = based(replace(SMALL, n_layer=3)).eval()
+    tokens = torch.randint(41, (2, 20))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tokens), network(tokens))
