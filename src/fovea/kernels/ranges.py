@@ -19,7 +19,7 @@ from torch import Tensor
 
 _ROWS = 1024
 """Most pairs of a tile."""
-_ALONE = 256
+_ALONE = 1024
 """So few pairs are computed one by one, where their keys lie."""
 _SPARSE = 16
 """Where a line of keys has so few pairs, tiles would be empty: the keys of each pair are gathered."""
