@@ -28,6 +28,7 @@ from fovea.steer.conversion import Distillation, cross_entropy, kl
 from fovea.steer.conversion_config import Conversion
 from fovea.steer.language_models import install
 from fovea.tasks.fit import fit
+from fovea.tasks.language.memory_study import distances
 from fovea.tasks.optimisation import Optimisation
 from fovea.tasks.run import RunDirectory
 
@@ -204,11 +205,9 @@ def _taught(teacher: Any, toy: Toy, asked: Tensor, labels: Tensor | None) -> dic
 
 def beyond(inputs: Tensor, labels: Tensor, window: int, sinks: int) -> Tensor:
     """``[examples, length]``: where a key is asked whose pair lies behind the window and after the sinks."""
-    row, place = (labels != IGNORED).nonzero(as_tuple=True)
-    pair = (inputs[row] == inputs[row, place, None]).int().argmax(1)
-    far = torch.zeros_like(labels, dtype=torch.bool)
-    far[row, place] = (pair + 1 <= place - window) & (pair >= sinks)
-    return far
+    distance = distances(inputs, labels)
+    key = torch.arange(inputs.shape[1]) - distance - 1
+    return (distance >= window) & (key >= sinks)
 
 
 def compare(
