@@ -254,15 +254,14 @@ def _striped_scores(query: Tensor, key: Tensor, back: list[int], position: int) 
 
 
 def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The largest of the last axis and their places; of equals the first. Pads with -inf where there are fewer."""
+    """The largest of the last axis and their places, of equals the first; overwrites ``scores``."""
     scores = _padded(scores, number, -torch.inf) if scores.shape[-1] < number else scores
     values, places = [], []
-    for turn in range(number):
+    for _ in range(number):
         value, place = scores.max(-1, keepdim=True)
+        scores.scatter_(-1, place, -torch.inf)
         values.append(value)
         places.append(place)
-        if turn + 1 < number:
-            scores = scores.scatter(-1, place, -torch.inf) if not turn else scores.scatter_(-1, place, -torch.inf)
     return torch.cat(values, -1), torch.cat(places, -1)
 
 
