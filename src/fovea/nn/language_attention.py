@@ -179,10 +179,28 @@ class LanguageAttention(Mixer):
     def _joined(self, query: Tensor, *parts: tuple[Tensor, Tensor, Pattern | str]) -> Tensor:
         """Attention to keys and values in parts that do not overlap."""
         found = [
-            fovea.attention(query, key, value, pattern, backend=self.backend, return_lse=True)
+            fovea.attention(query, key, value, pattern, backend=self._backend(query, key, pattern), return_lse=True)
             for key, value, pattern in parts
         ]
         return found[0][0] if len(found) == 1 else merge(found)[0]
+
+    def _backend(self, query: Tensor, key: Tensor, pattern: Pattern | str) -> str:
+        """What computes one query's attention to some keys. Nearly equal numbers of keys are planned as one: a cache
+        that fills is not planned anew with each token."""
+        keys = key.shape[1]
+        if self.backend != "auto" or pattern != "full":
+            return self.backend
+        return fovea.plan(
+            pattern,
+            1,
+            key_grid=1 << (keys - 1).bit_length(),
+            batch=len(query),
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            dtype=query.dtype,
+            device=query.device,
+        ).backend
 
 
 class FullAttention(LanguageAttention):
@@ -221,10 +239,8 @@ class FullAttention(LanguageAttention):
         return self._attention(query, key, value, "causal")
 
     def attend_step(self, query: Queries, key: Keys, value: Keys, position: int) -> Queries:
-        # Two parts, so that what is planned for one length serves a page of them.
-        closed, seen = position // self.PAGE * self.PAGE, position + 1
-        ranges = [(0, closed), (closed, seen)] if closed else [(0, seen)]
-        return self._joined(query, *((key[:, low:high], value[:, low:high], "full") for low, high in ranges))
+        seen = position + 1
+        return self._joined(query, (key[:, :seen], value[:, :seen], "full"))
 
 
 class SlidingWindowAttention(LanguageAttention):
@@ -296,7 +312,7 @@ class SlidingWindowAttention(LanguageAttention):
 
     def attend_step(self, query: Queries, key: Keys, value: Keys, position: int) -> Queries:
         seen = min(position + 1, self.window + self.sinks)
-        return self._attention(query, key[:, :seen], value[:, :seen], "full")
+        return self._joined(query, (key[:, :seen], value[:, :seen], "full"))
 
     def extra_repr(self) -> str:
         return f"window={self.window}, sinks={self.sinks}"

@@ -22,7 +22,7 @@ SYSTEM = System(
     claims=(
         Claim(
             "reach-of-patterns",
-            "At one budget of key blocks, powers of two reach every block in the fewest layers of the static patterns.",
+            "At one budget of key blocks, powers of two reach every block in fewer layers than the baselines do.",
             "any of N blocks within log2(N) layers (proof); counts are not given",
             "fovea.tasks.language.relay_claims:reach",
         ),
