@@ -193,6 +193,22 @@ def test_low_precision_tokens_meet_float32_weights() -> None:
     torch.testing.assert_close(out.double(), read_through(rule, w, query, brought, 4), rtol=0.1, atol=0.1)
 
 
+def test_autocast_leaves_memories_in_float32() -> None:
+    rule, w, query, brought = problem("allmem")
+    w, query = {n: x.float() for n, x in w.items()}, query.float()
+    brought = Chunk(**{n: t.float() for n, t in brought.tensors().items()})
+    with torch.autocast("cpu", torch.bfloat16):
+        found = read_through(rule, w, query, brought, 4)
+        pieces = read_on(rule, w, start_state(rule, w, 2, 4), query, brought, torch.tensor([13, 13]))
+    assert torch.equal(found, read_through(rule, w, query, brought, 4))
+    torch.testing.assert_close(pieces, found, rtol=1e-5, atol=1e-5)
+
+
+def test_no_tokens() -> None:
+    rule, w, query, brought = problem("allmem")
+    assert read_through(rule, w, query[:, :, :, :0], brought.part(0, 0), 4).shape == (2, 2, 2, 0, VALUE)
+
+
 def test_a_chunk_holds_a_token() -> None:
     rule, w, query, brought = problem("allmem")
     with pytest.raises(ValueError, match="chunk=0; it must be at least 1 token"):

@@ -4,7 +4,7 @@ One engine for AllMem (arXiv 2602.13680), LaCT (2505.23884), TTT-MLP (2407.04620
 memory; what differs between them is a :class:`Rule`. :func:`read_through` takes whole sequences and is differentiable
 through every update; :func:`read_on` takes the next tokens of sequences of different lengths from a bounded state.
 Inside a chunk every token reads the weights that the last completed chunk left. Weights and steps are float32 (float64
-where the tokens are).
+where the tokens are), under autocast too.
 """
 
 from __future__ import annotations
@@ -201,17 +201,18 @@ def read_through(
     query, tokens = query.to(dtype), _cast(tokens, dtype)
     w = _batched({name: weight.to(dtype) for name, weight in start.items()}, query)
     norms, step = row_norms(rule, w), zero_steps(rule, w)
-    outs = []
+    outs = [query.new_zeros(*query.shape[:3], 0, tokens.value.shape[-1])]
     length = query.shape[3]
-    for first in range(0, length, chunk):
-        last = min(first + chunk, length)
-        asked, brought = query[:, :, :, first:last].flatten(2, 3), tokens.part(first, last)
-        arguments = (rule, w, step, norms, asked, brought, last < length)
-        if checkpointed and last < length:
-            out, w, step = checkpoint(_read_and_write, *arguments, use_reentrant=False)  # type: ignore[misc]
-        else:
-            out, w, step = _read_and_write(*arguments)
-        outs.append(out.unflatten(2, (query.shape[2], last - first)))
+    with torch.autocast(query.device.type, enabled=False):
+        for first in range(0, length, chunk):
+            last = min(first + chunk, length)
+            asked, brought = query[:, :, :, first:last].flatten(2, 3), tokens.part(first, last)
+            arguments = (rule, w, step, norms, asked, brought, last < length)
+            if checkpointed and last < length:
+                out, w, step = checkpoint(_read_and_write, *arguments, use_reentrant=False)  # type: ignore[misc]
+            else:
+                out, w, step = _read_and_write(*arguments)
+            outs.append(out.unflatten(2, (query.shape[2], last - first)))
     return torch.cat(outs, 3)
 
 
@@ -283,22 +284,24 @@ def read_on(
     batch, heads, group, length, _ = query.shape
     out = query.new_zeros(batch, heads, group, length, tokens.value.shape[-1])
     count, done = state["count"], torch.zeros_like(lengths)
-    while bool((done < lengths).any()):
-        taken = torch.minimum(chunk - count, lengths - done)
-        row, place = torch.nonzero(torch.arange(int(taken.max()), device=query.device) < taken[:, None], as_tuple=True)
-        source = done[row] + place
-        asked = query.new_zeros(batch, heads, group, int(taken.max()), query.shape[-1])
-        asked[row, :, :, place] = query[row, :, :, source]
-        w = fixed | {name: state[f"w.{name}"] for name in network.fast}
-        answered = network(reading(rule, w, norms), asked.flatten(2, 3)).unflatten(2, (group, -1))
-        out[row, :, :, source] = answered[row, :, :, place]
-        for name, tensor in tokens.tensors().items():
-            state[f"chunk.{name}"][row, :, count[row] + place] = tensor[row, :, source]
-        count, done = count + taken, done + taken
-        full = torch.nonzero(count == chunk).flatten()
-        if len(full):
-            _write_rows(rule, state, fixed, norms, full)
-            count[full] = 0
+    with torch.autocast(query.device.type, enabled=False):
+        while bool((done < lengths).any()):
+            taken = torch.minimum(chunk - count, lengths - done)
+            most = int(taken.max())
+            row, place = torch.nonzero(torch.arange(most, device=query.device) < taken[:, None], as_tuple=True)
+            source = done[row] + place
+            asked = query.new_zeros(batch, heads, group, most, query.shape[-1])
+            asked[row, :, :, place] = query[row, :, :, source]
+            w = fixed | {name: state[f"w.{name}"] for name in network.fast}
+            answered = network(reading(rule, w, norms), asked.flatten(2, 3)).unflatten(2, (group, -1))
+            out[row, :, :, source] = answered[row, :, :, place]
+            for name, tensor in tokens.tensors().items():
+                state[f"chunk.{name}"][row, :, count[row] + place] = tensor[row, :, source]
+            count, done = count + taken, done + taken
+            full = torch.nonzero(count == chunk).flatten()
+            if len(full):
+                _write_rows(rule, state, fixed, norms, full)
+                count[full] = 0
     state["count"] = count
     return out
 

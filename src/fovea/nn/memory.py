@@ -204,8 +204,9 @@ def _gate(dim: int, outputs: int, bias: float) -> nn.Linear:
 
 
 def _applied(gate: nn.Linear, wide: Tensor) -> Tensor:
-    """The map in the precision of ``wide``."""
-    return F.linear(wide, gate.weight.to(wide.dtype), gate.bias.to(wide.dtype))
+    """The map in the precision of ``wide``, under autocast too."""
+    with torch.autocast(wide.device.type, enabled=False):
+        return F.linear(wide, gate.weight.to(wide.dtype), gate.bias.to(wide.dtype))
 
 
 def _heads_first(asked: Tensor, kv_heads: int) -> Tensor:
