@@ -23,9 +23,7 @@ def problem(keys: int = 50, width: int = 12, dtype: torch.dtype = torch.float64)
 
 @pytest.mark.parametrize(("keys", "width"), [(50, 12), (1, 3), (700, 300), (700, 4)])
 @pytest.mark.parametrize(("rows", "sparse"), [(1024, 16), (7, 16), (1024, 10**6)], ids=["tiles", "cut", "gathered"])
-def test_it_is_masked_attention(
-    keys: int, width: int, rows: int, sparse: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_masked_attention(keys: int, width: int, rows: int, sparse: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "_ROWS", rows)
     monkeypatch.setattr(ranges, "_SPARSE", sparse)
     inputs, start, stop = problem(keys, width)
