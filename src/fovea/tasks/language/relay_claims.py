@@ -34,7 +34,12 @@ LENGTHS = (4096, 8192, 16384, 32768)
 def relay(*, quiet: bool = False) -> dict[str, Any]:
     """Two layers, 16 blocks of 4 tokens: the accuracy of each pattern inside and outside of what it reaches, and in
     five bands of distance, the nearest first; key blocks that the last block of the last layer sees."""
-    measured: dict[str, Any] = {"layers": DEPTH, "blocks": BLOCKS, "block": SIZE, "chance": 1 / Relay(3).values}
+    measured: dict[str, Any] = {
+        "layers": DEPTH,
+        "blocks": BLOCKS,
+        "block": SIZE,
+        "chance": 1 / Relay(SIZE * BLOCKS).values,
+    }
     for name, layers in rivals(DEPTH, size=SIZE, blocks=BLOCKS).items():
         runs = [_kept(name, layers, seed, quiet) for seed in range(SEEDS)]
         seen = pattern_of(layers[-1])
