@@ -72,8 +72,8 @@ class Distillation(Learner):
             return {"loss": text}
         with torch.no_grad(), self.handle.paused() as teacher:
             wanted = teacher(tokens, use_cache=False).logits
-        divergence = kl(wanted, student)
-        return {"loss": divergence + self.config.ce_weight * text, "kl": divergence, "text": text}
+        distance = kl(wanted, student)
+        return {"loss": distance + self.config.ce_weight * text, "kl": distance, "text": text}
 
     def drawn(self, step: int) -> dict[str, int]:
         """The window, sinks and chunk of a step."""
@@ -83,14 +83,18 @@ class Distillation(Learner):
         return {name: draw.randint(*limits) for name, limits in ranges.items()}
 
     def groups(self, player: str) -> list[dict[str, Any]]:
-        named = list(self.players[player].named_parameters())
-        gates = [parameter for name, parameter in named if name.split(".")[1] in GATES]
-        rest = [parameter for name, parameter in named if name.split(".")[1] not in GATES]
-        return [{"params": rest}, {"params": gates}]
+        """First weights of the memories, which do not decay; gates; and the rest."""
+        fast = {f"{n}.{name}" for n, memory in self.handle.memories.items() for name in memory.weights}
+        parts: dict[str, list[nn.Parameter]] = {"fast": [], "gates": [], "rest": []}
+        for name, parameter in self.players[player].named_parameters():
+            part = "fast" if name in fast else "gates" if name.split(".")[1] in GATES else "rest"
+            parts[part].append(parameter)
+        return [{"params": parts["fast"], "weight_decay": 0.0}, {"params": parts["gates"]}, {"params": parts["rest"]}]
 
     def rates(self, player: str, optimisation: Optimisation, step: int) -> list[float]:
         rate = optimisation.rate(step)
-        return [rate, rate * self.config.gate_lr / optimisation.lr if optimisation.lr else 0.0]
+        gates = rate * self.config.gate_lr / optimisation.lr if optimisation.lr else 0.0
+        return [rate, gates, rate]
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
