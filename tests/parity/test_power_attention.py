@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 import fovea
+from fovea.nn.language_attention import BlockAttention
 from fovea.patterns import Blocks
 from parity.test_fna import BACKENDS
 
@@ -64,3 +65,35 @@ def test_decoding_sees_what_prefill_saw(golden, backend: str) -> None:
     for length in range(1, q.shape[1] + 1):
         last = fovea.attention(q[:, length - 1 : length], k[:, :length], v[:, :length], pattern, backend=backend)
         torch.testing.assert_close(last, whole[:, length - 1 : length], rtol=0, atol=1e-5)
+
+
+def test_layer_with_a_cache(golden, subtests) -> None:
+    """A layer whose projections pick the vector's queries, keys and values out of its input: whole, in pieces, and
+    token by token."""
+    description, tensors = golden("power-attention")
+    small = description["small"]
+    q, k, v = (tensors[f"input.{name}"].transpose(1, 2).flatten(2) for name in "qkv")
+    x = torch.cat([q, k, v], -1)
+    widths = [each.shape[-1] for each in (q, k, v)]
+    for kind, values in description["small_patterns"].items():
+        with subtests.test(kind):
+            layer = BlockAttention(
+                x.shape[-1],
+                small["q_heads"],
+                kv_heads=small["kv_heads"],
+                head_dim=small["dim"],
+                rotary_base=None,
+                pattern=pattern_of(kind, values, small["block"]),
+            )
+            with torch.no_grad():
+                for projection, rows in zip(
+                    (layer.query, layer.key, layer.value), torch.eye(x.shape[-1]).split(widths), strict=True
+                ):
+                    projection.weight.copy_(rows)
+                layer.project.weight.copy_(torch.eye(x.shape[-1])[:, : widths[0]])
+            wanted = tensors[f"output.small.{kind}.out"].transpose(1, 2).flatten(2)
+            for pieces in ([x.shape[1]], [13, 1, 20, 11], [1] * x.shape[1]):
+                state = layer.start(len(x), x)
+                out = torch.cat([layer.prefill(piece, state) for piece in x.split(pieces, 1)], 1)
+                torch.testing.assert_close(out[..., : widths[0]], wanted, rtol=0, atol=1e-5)
+            torch.testing.assert_close(layer(x)[..., : widths[0]], wanted, rtol=0, atol=1e-5)

@@ -27,6 +27,8 @@ from fovea.models.hat import HAT
 from fovea.models.hat_config import HATConfig
 from fovea.models.hbformer import HBFormer
 from fovea.models.hbformer_config import HBFormerConfig
+from fovea.models.language import LanguageModel
+from fovea.models.language_config import LanguageConfig
 from fovea.models.lola_specvit import LoLASpecViT, SpectralCNN
 from fovea.models.lola_specvit_config import LoLASpecViTConfig
 from fovea.models.swin_unetr import SwinUNETR
@@ -46,6 +48,7 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], tuple[nn.Module, Any]]] = {
     "SwinUNETR": lambda words: _built(SwinUNETR, SwinUNETRConfig(**words)),
     "UNet": lambda words: _built(UNet, UNetConfig(**words)),
     "VolumeUNet": lambda words: _built(VolumeUNet, VolumeUNetConfig(**words)),
+    "LanguageModel": lambda words: _built(LanguageModel, LanguageConfig(**words)),
     "LoLASpecViT": lambda words: _built(LoLASpecViT, LoLASpecViTConfig(**words)),
     "SpectralCNN": lambda words: _built(SpectralCNN, LoLASpecViTConfig(**words)),
     "UNetDiscriminator": lambda words: (UNetDiscriminator(**words), words),

@@ -1,7 +1,8 @@
 """Names and shapes of an official checkpoint against ours: one table of rules a network, read in both directions.
 
 A rule pairs two name patterns. ``{g}`` in both stands for the same number, a final ``*`` for ``weight`` or ``bias``.
-Where the official tensor is arranged differently, the rule holds the transformation and its inverse.
+Where the official tensor is arranged differently, the rule holds the transformation and its inverse. Where one official
+tensor is several of ours, one below the other, rules name its parts ``name#0``, ``name#1`` and so on.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class Layout:
         unused: tensors that the official code builds and never uses; written on the way out, of any values on the way
             in, where they may be missing.
         ignored: regular expression of names that files may hold and nobody needs; empty for none.
+        stacked: into how many equal parts along the first axis official tensors are cut, by the pattern of their names.
+        copies: official names under which another tensor is written once more, and that tensor's; on the way in they
+            may be missing, and must be equal.
     """
 
     what: str
@@ -94,10 +98,12 @@ class Layout:
     constants: dict[str, Tensor] = field(default_factory=dict)
     unused: dict[str, Tensor] = field(default_factory=dict)
     ignored: str = ""
+    stacked: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
 
     def to_ours(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors under our names; those that no rule knows are left out."""
-        named = ((self._find(name, ours=False), tensor) for name, tensor in official.items())
+        named = ((self._find(name, ours=False), tensor) for name, tensor in self._cut(official).items())
         return {found[0]: found[1].to_ours(tensor) for found, tensor in named if found is not None}
 
     def to_official(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,7 +118,8 @@ class Layout:
             if found is None:
                 raise KeyError(f"no rule for {name!r} in the layout of {self.what}")
             out[found[0]] = found[1].to_official(tensor)
-        return out
+        out = _joined(out)
+        return out | {copy: out[name] for copy, name in self.copies.items() if name in out}
 
     def check(self, official: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
         """Raise :class:`CheckpointMismatch` unless ``official`` holds exactly what a network with ``ours`` needs."""
@@ -120,9 +127,13 @@ class Layout:
         rows = []
         for name, tensor in expected.items():
             if name not in official:
-                rows.append((name, _shape(tensor), "-"))
+                if name not in self.copies:
+                    rows.append((name, _shape(tensor), "-"))
             elif official[name].shape != tensor.shape:
                 rows.append((name, _shape(tensor), _shape(official[name])))
+        for copy, name in self.copies.items():
+            if copy in official and name in official and not torch.equal(official[copy], official[name]):
+                rows.append((copy, f"equal to {name}", f"{_shape(official[copy])}, other values"))
         for name, tensor in official.items():
             constant, unused = self.constants.get(name), self.unused.get(name)
             if (self.ignored and re.fullmatch(self.ignored, name)) or (unused is not None and name not in expected):
@@ -137,6 +148,17 @@ class Layout:
                 rows.append((name, "-", _shape(tensor)))
         if rows:
             raise CheckpointMismatch(self.what, rows)
+
+    def _cut(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors, those that are ``stacked`` in parts."""
+        out = {}
+        for name, tensor in official.items():
+            parts = next((count for pattern, count in self.stacked.items() if _regex(pattern).fullmatch(name)), None)
+            if parts is None:
+                out[name] = tensor
+            else:
+                out |= {f"{name}#{place}": part for place, part in enumerate(tensor.chunk(parts))}
+        return out
 
     def _find(self, name: str, *, ours: bool) -> tuple[str, Transform] | None:
         for rule in self.rules:
@@ -154,6 +176,19 @@ def require(state: Mapping[str, Tensor], names: Iterable[str], what: str) -> Non
         if name not in state:
             begins = ", ".join(list(state)[:3])
             raise UserError(f"not a checkpoint of {what}: it has no {name} (it begins with {begins})")
+
+
+def _joined(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, parts ``name#0``, ``name#1`` one below the other under their common name."""
+    out: dict[str, Tensor] = {}
+    stacks: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in official.items():
+        whole, mark, place = name.partition("#")
+        if mark:
+            stacks.setdefault(whole, {})[int(place)] = tensor
+        else:
+            out[name] = tensor
+    return out | {name: torch.cat([parts[place] for place in sorted(parts)]) for name, parts in stacks.items()}
 
 
 def _shape(tensor: Tensor) -> str:

@@ -13,15 +13,25 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from fovea.checkpoints import dinat, hat, hbformer, lola_specvit, swin_unetr, unet_discriminator
+from fovea.checkpoints import allmem, based, dinat, hat, hbformer, lola_specvit, swin_unetr, unet_discriminator
 from fovea.checkpoints.folder import save
 from fovea.checkpoints.layout import Layout
 from fovea.checkpoints.reading import read, weights
 from fovea.errors import UsageError, UserError, unknown
-from fovea.models import dinat_config, hat_config, hbformer_config, lola_specvit_config, swin_unetr_config
+from fovea.models import (
+    allmem_config,
+    based_config,
+    dinat_config,
+    hat_config,
+    hbformer_config,
+    lola_specvit_config,
+    swin_unetr_config,
+)
 from fovea.models.dinat import DiNAT
 from fovea.models.hat import HAT
 from fovea.models.hbformer import HBFormer
+from fovea.models.language import LanguageModel
+from fovea.models.language_config import LanguageConfig
 from fovea.models.lola_specvit import LoLASpecViT
 from fovea.models.swin_unetr import SwinUNETR
 from fovea.models.unet_discriminator import UNetDiscriminator
@@ -85,6 +95,21 @@ def _swin_unetr(config: Config | None, state: Mapping[str, Tensor]) -> swin_unet
     return _configured(swin_unetr_config.SwinUNETRConfig, variants, said, lambda: swin_unetr.infer(state))
 
 
+def _based(config: Config | None, state: Mapping[str, Tensor]) -> LanguageConfig:
+    if isinstance(config, LanguageConfig):
+        return config
+    said = based.words(config) if isinstance(config, Mapping) else config
+    feature_dim = said.get("feature_dim", 16) if isinstance(said, dict) else 16
+    variants = based_config.VARIANTS
+    return _configured(based_config.BasedConfig, variants, said, lambda: based.infer(state, feature_dim)).language()
+
+
+def _allmem(config: Config | None, state: Mapping[str, Tensor]) -> allmem_config.AllMemConfig:
+    head_dim = config.get("head_dim") if isinstance(config, Mapping) else None
+    variants = allmem_config.VARIANTS
+    return _configured(allmem_config.AllMemConfig, variants, config, lambda: allmem.infer(state, head_dim))
+
+
 def _discriminator(config: Config | None, state: Mapping[str, Tensor]) -> dict[str, Any]:
     found = unet_discriminator.infer(state)
     words = config if isinstance(config, Mapping) else {}
@@ -115,6 +140,8 @@ def _configured(
 
 
 OFFICIAL: dict[str, Official] = {
+    "allmem": Official(lambda config: LanguageModel(config.language()), allmem.layout, _allmem, renamed=allmem.renamed),
+    "based": Official(LanguageModel, based.layout, _based, renamed=based.renamed),
     "hat": Official(HAT, hat.layout, _hat),
     "fna": Official(DiNAT, dinat.layout, _dinat),
     "hbformer": Official(HBFormer, hbformer.layout, _hbformer),
@@ -131,7 +158,8 @@ def load_official(slug: str, state: Mapping[str, Any], config: Config | None = N
 
     Args:
         slug: ``hat`` (also Real-HAT's generator), ``fna`` (NAT and DiNAT), ``hbformer``, ``lola-specvit``,
-            ``swin-unetr`` or ``hat-real`` (Real-HAT's discriminator).
+            ``swin-unetr``, ``based``, ``allmem`` (transformers' Llama- and Qwen-class models, with its memories or
+            without) or ``hat-real`` (Real-HAT's discriminator).
         state: official names and tensors, bare or under ``params_ema``, ``params``, ``state_dict``.
         config: official constructor's words, the name of a published variant (also as the word ``variant``, with others
             over it), or our configuration. Words left out are read from the shapes of the weights. Needed for ``fna``.

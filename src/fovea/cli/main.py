@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from fovea import __version__
-from fovea.cli import browse, geometry, machine, speed, work
+from fovea.cli import browse, convert_llm, geometry, machine, speed, work
 from fovea.cli.output import SETTINGS, console
 from fovea.errors import MissingExtra, UserError
 
@@ -26,6 +26,8 @@ EXTRAS = {
     "skimage": "restoration",
     "sklearn": "spectral",
     "tifffile": "spectral",
+    "transformers": "language",
+    "tokenizers": "language",
 }
 """Which extra of fovea brings an optional module."""
 
@@ -38,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for room in (browse, work, geometry, speed, machine):
+for room in (browse, work, convert_llm, geometry, speed, machine):
     room.register(app)
 
 

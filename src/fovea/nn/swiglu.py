@@ -10,19 +10,20 @@ from fovea.nn.linear import Linear
 
 
 class SwiGLU(nn.Module):
-    """``W3 (SiLU(W1 u) * W2 u)``, every map with a bias: ``[..., dim] -> [..., dim]``.
+    """``W3 (SiLU(W1 u) * W2 u)``: ``[..., dim] -> [..., dim]``.
 
     Args:
         dim: channels in and out.
         hidden: channels between; ``dim`` unless given.
+        bias: whether the maps have one.
     """
 
-    def __init__(self, dim: int, hidden: int | None = None) -> None:
+    def __init__(self, dim: int, hidden: int | None = None, *, bias: bool = True) -> None:
         super().__init__()
         hidden = dim if hidden is None else hidden
-        self.opened = Linear(dim, hidden)
-        self.value = Linear(dim, hidden)
-        self.project = Linear(hidden, dim)
+        self.opened = Linear(dim, hidden, bias=bias)
+        self.value = Linear(dim, hidden, bias=bias)
+        self.project = Linear(hidden, dim, bias=bias)
 
     def forward(self, u: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens dim"]:
         return self.project(F.silu(self.opened(u)) * self.value(u))

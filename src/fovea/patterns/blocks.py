@@ -37,6 +37,12 @@ class Term(ABC):
     def blocks(self, row: int) -> IntArray:
         """The key blocks ``0..row`` that query block ``row`` sees; any order, repeats allowed, may leave the range."""
 
+    @property
+    @abstractmethod
+    def memory(self) -> int | None:
+        """Newest blocks, the query's own included, outside of which no block is seen (again); ``None`` where every
+        block is seen again. Blocks seen for ever from the beginning on are not counted (``Sink``)."""
+
     @abstractmethod
     def sees(self, row: Any, block: Any) -> Any:
         """Whether query block ``row`` sees key block ``block``, given that ``block <= row``: the same as ``blocks``, in
@@ -67,6 +73,10 @@ class Local(Term):
     def blocks(self, row: int) -> IntArray:
         return np.arange(row, row - self.window, -self.dilation)
 
+    @property
+    def memory(self) -> int | None:
+        return self.window
+
     def sees(self, row: Any, block: Any) -> Any:
         return (row - block < self.window) & ((row - block) % self.dilation == 0)
 
@@ -85,6 +95,10 @@ class Sink(Term):
     def blocks(self, row: int) -> IntArray:
         return np.arange(self.count)
 
+    @property
+    def memory(self) -> int | None:
+        return 0
+
     def sees(self, row: Any, block: Any) -> Any:
         return block < self.count
 
@@ -97,6 +111,10 @@ class Powers(Term):
 
     def blocks(self, row: int) -> IntArray:
         return row - np.concatenate([[0], 1 << np.arange(max(row, 1).bit_length())])
+
+    @property
+    def memory(self) -> int | None:
+        return None
 
     def sees(self, row: Any, block: Any) -> Any:
         back = row - block
@@ -117,6 +135,10 @@ class Offsets(Term):
     def blocks(self, row: int) -> IntArray:
         return row - np.asarray(self.back, dtype=np.int64)
 
+    @property
+    def memory(self) -> int | None:
+        return max(self.back) + 1
+
     def sees(self, row: Any, block: Any) -> Any:
         return reduce(or_, ((row - block == back) for back in self.back))
 
@@ -134,6 +156,10 @@ class Every(Term):
 
     def blocks(self, row: int) -> IntArray:
         return np.arange(row, -1, -self.stride)
+
+    @property
+    def memory(self) -> int | None:
+        return None
 
     def sees(self, row: Any, block: Any) -> Any:
         return (row - block) % self.stride == 0
@@ -157,6 +183,10 @@ class Segment(Term):
         if row % self.rate:
             return np.empty(0, np.int64)
         return np.arange(row // self.length * self.length, row + 1, self.rate)
+
+    @property
+    def memory(self) -> int | None:
+        return self.length
 
     def sees(self, row: Any, block: Any) -> Any:
         aligned = (row % self.rate == 0) & (block % self.rate == 0)
@@ -324,6 +354,17 @@ class Blocks(BlockPattern):
     def longnet(cls, size: int, segments: tuple[tuple[int, int], ...]) -> Blocks:
         """LongNet (arXiv 2307.02486): dilated segments ``(length, rate)`` in blocks."""
         return cls(size, tuple(Segment(length, rate) for length, rate in segments))
+
+    @property
+    def sinks(self) -> int:
+        """Blocks at the beginning that every later block sees."""
+        return max((term.count for term in self.terms if isinstance(term, Sink)), default=0)
+
+    @property
+    def memory(self) -> int | None:
+        """Newest blocks, the query's own included, that a cache must keep beside ``sinks``; ``None``: all."""
+        kept = [term.memory for term in self.terms]
+        return None if None in kept else max(1, *(blocks for blocks in kept if blocks is not None))
 
     def table(self, queries: int, keys: int | None = None) -> BlockTable:
         """The table for the last ``queries`` of ``keys`` tokens. Cached."""

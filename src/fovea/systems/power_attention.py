@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fovea.systems.system import Card, System, View
+from fovea.systems.system import Card, Claim, System, View
 
 SYSTEM = System(
     card=Card(
@@ -17,7 +17,27 @@ SYSTEM = System(
         area="language",
         idea="Lets each block of tokens see the blocks 1, 2, 4, 8 and so on back besides its neighbours and the "
         "first, so that any earlier block is a few layers away.",
-        carried_by=("patterns", "models", "steer"),
+        carried_by=("patterns", "nn", "models", "tasks", "steer"),
+    ),
+    claims=(
+        Claim(
+            "reach-of-patterns",
+            "At one budget of key blocks, powers of two reach every block in fewer layers than the baselines do.",
+            "any of N blocks within log2(N) layers (proof); counts are not given",
+            "fovea.tasks.language.relay_claims:reach",
+        ),
+        Claim(
+            "relay",
+            "A trained model finds a value wherever its pattern reaches within its layers, and only there.",
+            "passkey at 32k tokens: solved by PowerAttention and stride slash, lost by a sliding window from 16k on",
+            "fovea.tasks.language.relay_claims:relay",
+        ),
+        Claim(
+            "cost-by-length",
+            "Attention costs little more than in proportion to the length.",
+            "O(N log^2 N) time; at 128k tokens the attention kernel is 21.6 times as fast as full attention (A800)",
+            "fovea.tasks.language.relay_claims:slopes",
+        ),
     ),
     views=(
         View("power blocks", "blocks:size=8,terms=local(5)+sink(1)+powers", (512,)),

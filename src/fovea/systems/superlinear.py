@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fovea.systems.system import Card, System
+from fovea.systems.system import Card, Claim, System, View
 
 SYSTEM = System(
     card=Card(
@@ -17,6 +17,21 @@ SYSTEM = System(
         area="language",
         idea="Scores about the square root of the positions as anchors for each query, opens a run of keys at "
         "the best two or three, and mixes what they say by their scores, so that choosing is learned.",
-        carried_by=("kernels", "nn", "models"),
+        carried_by=("patterns", "kernels", "nn", "models"),
     ),
+    claims=(
+        Claim(
+            "needles-by-distance",
+            "A search for spans, trained end to end, finds what full attention finds, anywhere in a sequence.",
+            "needles in a haystack up to 256 thousand tokens: strong (no figures)",
+            "fovea.tasks.language.needles:by_distance",
+        ),
+        Claim(
+            "growth",
+            "Work grows with the power 1.5 of the length; from some length on it takes less time than full attention.",
+            "O(L^1.5); FlashAttention-2 is faster below about 60 thousand tokens on a GPU",
+            "fovea.tasks.language.span_growth:growth",
+        ),
+    ),
+    views=(View("the window, beside which spans are chosen", "sliding:left=14", (256,)),),
 )

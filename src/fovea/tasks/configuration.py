@@ -151,7 +151,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             return origin(_convert(item, arguments[0], key) for item in items)
         if len(items) == len(arguments):
             return tuple(_convert(item, kind, key) for item, kind in zip(items, arguments, strict=True))
-    elif origin is dict and isinstance(value, Mapping):
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
         return {name: _convert(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
     elif hint is bool and isinstance(value, bool):
         return value

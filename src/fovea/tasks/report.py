@@ -12,13 +12,16 @@ import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from fovea.tasks import configuration
 from fovea.tasks.run import RunDirectory, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = """
 :root { --ink: #1a1c20; --soft: #626872; --line: #dfe2e8; --paper: #ffffff; --tint: #f4f6f9; --accent: #1f5fbf; }
@@ -150,6 +153,15 @@ class Report:
     def _add(self, part: str) -> Report:
         self.parts.append(part)
         return self
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    """A matplotlib figure as an image for :meth:`Report.pictures`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _text(value: Any) -> str:

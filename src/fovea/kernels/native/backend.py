@@ -212,7 +212,8 @@ def _tiles(problem: Problem) -> tuple[int, tuple[int, ...] | None]:
     """Pairs that the tiles compute for one head of one batch entry, and the tile."""
     if isinstance(problem.pattern, BlockPattern):
         table = problem.pattern.table(problem.query_grid[0], problem.key_grid[0])
-        return max(problem.pairs - problem.queries * problem.extra, len(table.index) * table.size * table.size), None
+        tiles = len(table.index) * table.size * min(table.size, table.queries)
+        return max(problem.pairs - problem.queries * problem.extra, tiles), None
     found = (c_int64 * 2)()
     call("fovea_work", _geometry(problem)[0], found)
     rows, columns = int(found[1]) >> 32, int(found[1]) & 0xFFFFFFFF

@@ -1,0 +1,1 @@
+"""Changing what a finished model looks at, and giving it back as it was."""
