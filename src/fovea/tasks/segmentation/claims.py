@@ -87,9 +87,17 @@ def _trained(config: VolumesConfig, data: Path | None, quiet: bool) -> dict[str,
     run = RunDirectory(folder() / "claims" / hashlib.sha256(words.encode()).hexdigest()[:16], quiet=True)
     finished = run.path / "metrics.json"
     if finished.is_file():
-        return json.loads(finished.read_text())
-    resume = (run.path / "config.yaml").is_file()
-    return VolumeSegmentation().train(config, run, data, resume=resume, quiet=quiet)
+        measured = json.loads(finished.read_text())
+    else:
+        resume = (run.path / "config.yaml").is_file()
+        measured = VolumeSegmentation().train(config, run, data, resume=resume, quiet=quiet)
+    return measured | {"training_seconds": _seconds(run)}
+
+
+def _seconds(run: RunDirectory) -> float:
+    """How long a training took on the clock; each time that it was taken up its clock began anew."""
+    times = [line["seconds"] for line in run.measurements() if "seconds" in line]
+    return sum(time for time, following in zip(times, [*times[1:], 0.0], strict=True) if following < time)
 
 
 def _summary(runs: list[dict[str, float]]) -> Mapping[str, Any]:

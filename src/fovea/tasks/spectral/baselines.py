@@ -32,8 +32,8 @@ def _official(config: SpectralConfig) -> SpectralConfig:
 
 
 def _convolutions(config: SpectralConfig) -> SpectralConfig:
-    """The front end with a linear head; without adapters, whose rate is twice as high, it learns best at a rate three
-    times ours."""
+    """The front end with a linear head, at three times our rate: it has no adapters, whose rate is higher, and learned
+    better so than at ours in the cross-validation that chose how the claims train."""
     optimisation = replace(config.optimisation, lr=3 * config.optimisation.lr)
     return replace(config, model="cnn", trained="all", optimisation=optimisation)
 

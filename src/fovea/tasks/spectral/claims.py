@@ -96,9 +96,9 @@ def jasper_ridge() -> Path:
 def configured(share: float) -> SpectralConfig:
     """How the claims train.
 
-    Size of the patch, focus, smoothing, dropout, number of components and the convolutions' rate were compared by
-    cross-validation among the pixels to learn from (10%, random split, first seed); tested pixels chose nothing. So no
-    pixel has to be held back here.
+    Focus, smoothing, dropout, whitening, the rate and the convolutions' own were compared by cross-validation among the
+    pixels to learn from (10%, random split, first seed); tested pixels chose nothing. So no pixel has to be held back
+    here.
     """
     return SpectralConfig(
         network=NETWORK,
