@@ -29,7 +29,7 @@ class RecallStudy(Study):
     def numbers(self, config: RecallConfig, found: Mapping[str, Found]) -> dict[str, float]:
         hardest = _asked(found)[-1]
         numbers = {f"accuracy_{_key(name)}": values["accuracy"][hardest] for name, values in found.items()}
-        return numbers | {f"bytes_{_key(name)}": _bytes(values) for name, values in found.items()}
+        return numbers | {f"bytes_{_key(name)}": float(_bytes(values)) for name, values in found.items()}
 
     def page(self, run: RunDirectory, config: RecallConfig, found: Mapping[str, Found]) -> Report:
         asked = _asked(found)
