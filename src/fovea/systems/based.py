@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from fovea.models.language_config import LanguageConfig, Layer
 from fovea.systems.system import Card, Claim, System, View
+from fovea.tasks.language.config import RecallConfig, TextData
+
+CONVOLUTION = Layer("gated-convolution")
+LINEAR = Layer("taylor", {"heads": 4, "feature_dim": 16})
+WINDOW = Layer("window", {"heads": 4, "window": 65})
+DEMO = RecallConfig(
+    network=LanguageConfig(
+        257, 128, (CONVOLUTION, LINEAR, WINDOW, CONVOLUTION, CONVOLUTION, CONVOLUTION, LINEAR, WINDOW), hidden=256
+    ),
+    data=TextData(length=512),
+)
+"""Recall for what is kept; ``fovea train`` takes the small network that learns text with all three layers."""
 
 SYSTEM = System(
     card=Card(
@@ -19,6 +32,8 @@ SYSTEM = System(
         "fixed size, with exact attention in a tiny sliding window.",
         carried_by=("kernels", "nn", "models", "tasks"),
     ),
+    presets={"demo": DEMO},
+    task="fovea.tasks.language.recall_study",
     claims=(
         Claim(
             "recall-against-state",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from fovea.models.language_config import LanguageConfig, Layer
 from fovea.systems.system import Card, Claim, System, View
+from fovea.tasks.language.config import RelayConfig, TextData
+
+SPARSE = Layer("blocks", {"heads": 4, "pattern": "blocks:size=16,terms=local(3)+sink(1)+powers"})
+DEMO = RelayConfig(network=LanguageConfig(257, 128, (SPARSE,) * 4, hidden=256), data=TextData(length=1024))
+"""How far a value is found; ``fovea train`` takes the small network that learns text with blocks of 16 tokens."""
 
 SYSTEM = System(
     card=Card(
@@ -19,6 +25,8 @@ SYSTEM = System(
         "first, so that any earlier block is a few layers away.",
         carried_by=("patterns", "nn", "models", "tasks", "steer"),
     ),
+    presets={"demo": DEMO},
+    task="fovea.tasks.language.relay_study",
     claims=(
         Claim(
             "reach-of-patterns",

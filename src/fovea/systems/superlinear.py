@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from fovea.models.language_config import LanguageConfig, Layer
 from fovea.systems.system import Card, Claim, System, View
+from fovea.tasks.language.config import NeedleConfig, TextData
+
+SEARCH = Layer("superlinear", {"heads": 4, "sw_index": 7, "num_spans": 2})
+DEMO = NeedleConfig(
+    network=LanguageConfig(257, 128, (Layer("gated-convolution"), SEARCH) * 2, hidden=256), data=TextData(length=1024)
+)
+"""Needles by distance; ``fovea train`` takes the small network that learns text by searches over short convolutions."""
 
 SYSTEM = System(
     card=Card(
@@ -19,6 +27,8 @@ SYSTEM = System(
         "the best two or three, and mixes what they say by their scores, so that choosing is learned.",
         carried_by=("patterns", "kernels", "nn", "models"),
     ),
+    presets={"demo": DEMO},
+    task="fovea.tasks.language.needle_study",
     claims=(
         Claim(
             "needles-by-distance",
