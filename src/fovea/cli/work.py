@@ -231,7 +231,8 @@ def convert(
         str,
         typer.Argument(
             metavar="SYSTEM",
-            help="Whose official checkpoint it is: fna, hat, hat-real, hbformer, lola-specvit, swin-unetr.",
+            help="Whose official checkpoint it is: allmem, based, fna, hat, hat-real, hbformer, "
+            "lola-specvit, swin-unetr.",
         ),
     ],
     official: Annotated[Path, typer.Argument(metavar="OFFICIAL", help="The file: .pth, .pt, .ckpt or .safetensors.")],

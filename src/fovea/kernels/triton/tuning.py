@@ -4,6 +4,7 @@ is being captured), gets the predicted tiles."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
@@ -174,8 +175,14 @@ def compile_together(launches: list[Launch]) -> None:
         with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
             launch.compile()
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(compile_one, different.values()))
+    collecting = gc.isenabled()
+    gc.disable()  # a collection amid ast.parse may let in another thread, which CPython 3.11 does not stand
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(compile_one, different.values()))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _wait(device: torch.device) -> None:
