@@ -48,6 +48,20 @@ def test_kernels_are_the_definition(tokens: int, features: int, dim: int, dtype:
 
 
 @interpreted
+def test_the_cotangent_may_lie_in_any_order() -> None:
+    from fovea.kernels.triton.taylor import taylor_attention
+
+    *leaves, weights = inputs(33, 4, 8, torch.float32, heads=2)
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    out = taylor_attention(*leaves, chunk=32, block_tokens=16)
+    strided = weights.transpose(1, 2).contiguous().transpose(1, 2)
+    found = torch.autograd.grad(out, leaves, strided)
+    expected = torch.autograd.grad(naive.quadratic(*leaves), leaves, weights)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@interpreted
 def test_steps_are_the_definition() -> None:
     from fovea.kernels.triton.taylor import TaylorState
 

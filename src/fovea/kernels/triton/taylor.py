@@ -100,7 +100,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     query, key, value = (tensor.contiguous() for tensor in (query, key, value))
     shape = _Shape.of(query, value, scale, chunk, tokens)
-    over = grad.float() / norm[..., None]
+    over = (grad.float() / norm[..., None]).contiguous()
     under = -(over * out).sum(-1) if normalise else torch.zeros_like(norm)
     dq, dk, dv = (torch.empty_like(tensor) for tensor in (query, key, value))
     sizes = shape.sizes | {"STATE_PRECISION": shape.precision}
