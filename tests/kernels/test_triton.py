@@ -393,3 +393,12 @@ def test_kernels_in_a_cuda_graph_and_compiled(kind: str) -> None:
         captured = call()
     graph.replay()
     torch.testing.assert_close(captured, wanted)
+
+
+def test_wide_values_are_addressed_with_64_bits() -> None:
+    from fovea.kernels.triton.launch import reach_far
+
+    near = torch.empty(2, 64, 4, 16, device="meta")
+    far = torch.empty_strided((2, 64, 4, 16), (1 << 33, 1 << 26, 16, 1), device="meta")
+    assert not reach_far((near, near))
+    assert reach_far((near, far))

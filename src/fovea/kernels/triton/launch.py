@@ -66,7 +66,7 @@ def forward(
     out = query.new_empty((*query.shape[:-1], value.shape[-1]))
     lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
     tile, queries = found.tile, found.queries
-    shared = _shared(problem, queries, key, query, bias, list_stride)
+    shared = _shared(problem, queries, (query, key, value, out), bias, list_stride)
     boxes, boxed = _boxes(tile, queries, tile.key_tile, key, value)
     extras, extra_strides = _extras(problem, key, value, extra_key, extra_value)
     call(
@@ -111,7 +111,7 @@ def backward(
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value),
         grad_strides=_strides(grad_out), **extra_strides,
         tiles=queries.tiles, rows=queries.rows, columns=queries.columns, counts=queries.counts, steps=queries.steps,
-        extra=problem.extra, **_shared(problem, queries, key, query, bias, list_stride[0]),
+        extra=problem.extra, **_shared(problem, queries, (query, key, value, grad_out), bias, list_stride[0]),
         QUERY_TILE=tile.query_tile, KEY_TILE=tile.key_tile, PADDED=queries.padded,
         EXTRA=problem.extra > 0, BOXED=boxed, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def _keys(
         query_strides=_strides(query), key_strides=_strides(key), value_strides=_strides(value),
         grad_strides=_strides(grad_out), grad_key_strides=_strides(dk), grad_value_strides=_strides(dv),
         tiles=keys.tiles, rows=keys.rows, stands=queries.rows, columns=keys.columns, counts=keys.counts,
-        steps=keys.steps, **_shared(problem, keys, key, query, bias, list_stride),
+        steps=keys.steps, **_shared(problem, keys, (query, key, value, grad_out, dk, dv), bias, list_stride),
         QUERY_TILE=tile.grad_query_tile, KEY_TILE=tile.grad_key_tile, BOXED=boxed,
         num_warps=tile.grad_warps, num_stages=tile.grad_stages,
     )  # fmt: skip
@@ -302,14 +302,19 @@ def _extras(
     return (extra_key, extra_value), strides
 
 
-def _shared(
-    problem: Problem, found: Walk, key: Tensor, query: Tensor, bias: Tensor | None, list_stride: int
-) -> dict[str, Any]:
-    """What the kernels that walk have in common."""
+def reach_far(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether places inside of a batch entry of any of them need numbers of 64 bits."""
     furthest = max(
         sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True))
-        for tensor in (key, query)
+        for tensor in tensors
     )
+    return furthest > INT32 // 2
+
+
+def _shared(
+    problem: Problem, found: Walk, tensors: tuple[Tensor, ...], bias: Tensor | None, list_stride: int
+) -> dict[str, Any]:
+    """What the kernels that walk have in common; ``tensors`` are those that they address by tokens."""
     return {
         "query_grid": _grid(problem.query_grid),
         "key_grid": _grid(problem.key_grid),
@@ -329,5 +334,5 @@ def _shared(
         "BIAS": bias is not None,
         "PRECISION": precision(problem.dtype),
         "WIDEN": interpreted() and problem.dtype == torch.bfloat16,
-        "WIDE": furthest > INT32 // 2,
+        "WIDE": reach_far(tensors),
     }
