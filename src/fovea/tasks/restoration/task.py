@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fovea.errors import UsageError, UserError, unknown
 from fovea.models.hat import HAT
+from fovea.tasks.devices import device_of
 from fovea.tasks.fit import Batch, fit, rehearse
 from fovea.tasks.progress import bar
 from fovea.tasks.restoration import measure, predict, sources, start
@@ -55,7 +55,7 @@ class Restoration(Task):
             measured["untrained_psnr"] = untrained
         shipped = []
         if config.weights is not None:
-            shipped = measure.restored(start.load(None, config).to(_device(config)), pairs, config)
+            shipped = measure.restored(start.load(None, config).to(device_of(config.hardware)), pairs, config)
             measured |= {f"shipped_{name}": measure.means(shipped)[name] for name in ("psnr", "ssim")}
         names = ", ".join(pair.name for pair in pairs)
         page(
@@ -115,7 +115,7 @@ class Restoration(Task):
         quiet: bool = False,
     ) -> dict[str, float]:
         """PSNR and SSIM of a checkpoint on a folder, beside bicubic; the scale is the checkpoint's own."""
-        network = start.load(checkpoint, config).to(_device(config))
+        network = start.load(checkpoint, config).to(device_of(config.hardware))
         config = replace(config, network=network.config, data=replace(config.data, patch=network.multiple))
         if run is not None:
             run.check(config)
@@ -153,7 +153,7 @@ class Restoration(Task):
         for name in options:
             if name not in predict.OPTIONS:
                 raise unknown("option", name, predict.OPTIONS)
-        network = start.load(checkpoint, config).to(_device(config))
+        network = start.load(checkpoint, config).to(device_of(config.hardware))
         return predict.predict(network, inputs, output, quiet=quiet, **options)
 
 
@@ -197,10 +197,3 @@ def _learner(network: HAT, config: RestorationConfig, pairs: list[sources.Pair],
 def _tell(run: RunDirectory, result: Restored, config: RestorationConfig, ours: str = "ours") -> None:
     before, after = result.measured["baseline_psnr"], result.measured["psnr"]
     run.say(f"{result.name}: {measure.baseline(config)} {before:.2f} dB, {ours} {after:.2f} dB ({after - before:+.2f})")
-
-
-def _device(config: RestorationConfig) -> torch.device:
-    chosen = config.hardware.accelerator
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device({"gpu": "cuda"}.get(chosen, chosen))

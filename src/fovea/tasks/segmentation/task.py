@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from fovea.tasks.devices import device_of
 from fovea.tasks.fit import fit, rehearse
 from fovea.tasks.run import RunDirectory
 from fovea.tasks.segmentation import measure, predict, sources, start
@@ -111,7 +111,7 @@ class VolumeSegmentation(Task):
     ) -> dict[str, float]:
         """Dice and HD95 of a checkpoint on the cases that the data hold out (or, fewer than that, all)."""
         begun = start.load(checkpoint, config)
-        network = begun.network.to(_device(config))
+        network = begun.network.to(device_of(config.hardware))
         kept = {name: getattr(config.data, name) for name in ("fold", "held_out", "overlap", "blend", "flips")}
         channels = network.config
         config = replace(
@@ -146,7 +146,7 @@ class VolumeSegmentation(Task):
     ) -> list[Path]:
         """Segment cases; ``options`` are ``overlap``, ``blend``, ``flips``, ``roi`` and ``modalities``."""
         begun = start.load(checkpoint, config)
-        data, network = predict.changed(begun.data, options), begun.network.to(_device(config))
+        data, network = predict.changed(begun.data, options), begun.network.to(device_of(config.hardware))
         channels = network.config.in_channels
         return predict.predict(network, data, begun.coding, inputs, output, channels=channels, quiet=quiet)
 
@@ -179,10 +179,3 @@ def _tell(run: RunDirectory, values: dict[str, float], name: str) -> None:
     words = [f"Dice {values['dice']:.3f}"] if "dice" in values else []
     words += [f"HD95 {values['hd95']:.1f} mm"] if "hd95" in values else []
     run.say(f"{name}: {', '.join(words)}")
-
-
-def _device(config: VolumesConfig) -> torch.device:
-    chosen = config.hardware.accelerator
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device({"gpu": "cuda"}.get(chosen, chosen))

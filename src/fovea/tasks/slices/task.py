@@ -14,6 +14,7 @@ from torch import nn
 
 from fovea import checkpoints
 from fovea.errors import UserError
+from fovea.tasks.devices import device_of
 from fovea.tasks.fit import fit
 from fovea.tasks.progress import bar
 from fovea.tasks.run import RunDirectory
@@ -119,7 +120,7 @@ class Segmentation(Task):
     ) -> dict[str, float]:
         """Dice, HD95 and recall of a checkpoint on the cases that a folder holds out (or all that it has)."""
         begun = start.load(checkpoint, config)
-        network = begun.network.to(_device(config))
+        network = begun.network.to(device_of(config.hardware))
         config = replace(
             config,
             data=replace(begun.data, cases_held_out=config.data.cases_held_out),
@@ -152,7 +153,9 @@ class Segmentation(Task):
         """Segment slices and volumes; ``options`` may change the preparation (``axis=0``, ``intensity=window``)."""
         begun = start.load(checkpoint, config)
         data = predict.changed(begun.data, options)
-        return predict.predict(begun.network.to(_device(config)), data, begun.classes, inputs, output, quiet=quiet)
+        return predict.predict(
+            begun.network.to(device_of(config.hardware)), data, begun.classes, inputs, output, quiet=quiet
+        )
 
 
 def _begun(config: SlicesConfig, checkpoint: Path | None, source: Source) -> tuple[nn.Module, str]:
@@ -187,7 +190,7 @@ def _taught(
         quiet=quiet,
         title=f"training {NAMES[config.model]}",
     )
-    return taught if best is None else checkpoints.load(best.folder).network.to(_device(config))
+    return taught if best is None else checkpoints.load(best.folder).network.to(device_of(config.hardware))
 
 
 def _seconds(run: RunDirectory) -> float:
@@ -214,10 +217,3 @@ def _tell(run: RunDirectory, values: dict[str, float], name: str) -> None:
     words += [f"HD95 {values['hd95']:.1f}"] if "hd95" in values else []
     words += [f"{100 * values['recall']:.0f} % of small structures found"] if "recall" in values else []
     run.say(f"{name}: {', '.join(words)}")
-
-
-def _device(config: SlicesConfig) -> torch.device:
-    chosen = config.hardware.accelerator
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device({"gpu": "cuda"}.get(chosen, chosen))
