@@ -96,8 +96,9 @@ def show_system(
         return
     show(f" - {card.title}\n", heading=card.slug)
     show(f"{card.idea}\n")
+    planned = "planned: not built yet" if system.task is None else "planned: runs in part, not finished"
     facts = {
-        "status": "ready" if card.status == "ready" else "planned: not built yet",
+        "status": "ready" if card.status == "ready" else planned,
         "area": card.area,
         "paper": f"{card.paper_address or 'no address known'} ({card.year}, {_count(card.authors, 'author')})",
         "code": card.code_address or "none published",

@@ -1,5 +1,7 @@
-"""The picture of a pattern: what a query sees on its grid, or the whole mask of a sequence, and how tiles fall on
-it."""
+"""The picture of a pattern: what a query sees on its grid, or the whole mask of a sequence, and how tiles fall on it.
+
+One room: grids and sequences share the scene, the colours and the legend, and differ only in what a cell stands for.
+"""
 
 from __future__ import annotations
 
