@@ -463,7 +463,7 @@ def attempt(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def taylor(length: int, clock: Clock, dtype: torch.dtype, *, tiny: bool) -> dict[str, Any]:
     """Taylor attention and causal softmax of one length, 16 heads of 64 with 16 features; then one decoding step."""
-    from fovea.kernels.triton.naive import quadratic
+    from fovea.kernels.taylor import quadratic
     from fovea.kernels.triton.taylor import TaylorState, taylor_attention
 
     heads, features, dim = (1, 4, 16) if tiny else (16, 16, 64)

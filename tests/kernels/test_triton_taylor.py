@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from fovea.kernels.triton import naive
+from fovea.kernels import taylor
+from fovea.kernels.taylor_features import feature_map
 
 interpreted = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="runs where Triton interprets")
 
@@ -21,8 +22,8 @@ def inputs(tokens: int, features: int, dim: int, dtype: torch.dtype, heads: int 
 
 def test_definitions_agree() -> None:
     q, k, v, _ = inputs(9, 4, 3, torch.float64, heads=2)
-    torch.testing.assert_close(naive.recurrent(q, k, v), naive.quadratic(q, k, v))
-    scores = (naive.features(q[0, 0, 0]) * naive.features(k[0, 0, 0])).sum()
+    torch.testing.assert_close(taylor.recurrent(q, k, v)[0], taylor.quadratic(q, k, v))
+    scores = (feature_map(q[0, 0, 0], "full") * feature_map(k[0, 0, 0], "full")).sum()
     s = (q[0, 0, 0] * k[0, 0, 0]).sum() / 2
     torch.testing.assert_close(scores, 1 + s + s * s / 2)
 
@@ -38,7 +39,7 @@ def test_kernels_are_the_definition(tokens: int, features: int, dim: int, dtype:
     *tensors, weights = inputs(tokens, features, dim, dtype)
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     exact = [tensor.double().requires_grad_() for tensor in tensors]
-    out, wanted = taylor_attention(*leaves, chunk=32, block_tokens=16), naive.quadratic(*exact)
+    out, wanted = taylor_attention(*leaves, chunk=32, block_tokens=16), taylor.quadratic(*exact)
     found = torch.autograd.grad((out * weights).sum(), leaves)
     expected = torch.autograd.grad((wanted * weights.double()).sum(), exact)
     allowed = 1e-5 if dtype == torch.float32 else 2e-2
@@ -56,7 +57,7 @@ def test_the_cotangent_may_lie_in_any_order() -> None:
     out = taylor_attention(*leaves, chunk=32, block_tokens=16)
     strided = weights.transpose(1, 2).contiguous().transpose(1, 2)
     found = torch.autograd.grad(out, leaves, strided)
-    expected = torch.autograd.grad(naive.quadratic(*leaves), leaves, weights)
+    expected = torch.autograd.grad(taylor.quadratic(*leaves), leaves, weights)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
@@ -68,7 +69,7 @@ def test_steps_are_the_definition() -> None:
     q, k, v, _ = inputs(7, 4, 12, torch.float32, heads=2)
     state = TaylorState.empty(1, 2, 4, 12, "cpu")
     out = torch.stack([state.step(q[:, t], k[:, t], v[:, t]) for t in range(7)], 1)
-    torch.testing.assert_close(out, naive.quadratic(q, k, v))
+    torch.testing.assert_close(out, taylor.quadratic(q, k, v))
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
@@ -91,7 +92,7 @@ def test_kernels_on_a_gpu(dtype: torch.dtype) -> None:
     *tensors, weights = inputs(1500, 16, 64, dtype, heads=2)
     leaves = [tensor.cuda().requires_grad_() for tensor in tensors]
     exact = [tensor.double().requires_grad_() for tensor in tensors]
-    out, wanted = taylor_attention(*leaves), naive.quadratic(*exact)
+    out, wanted = taylor_attention(*leaves), taylor.quadratic(*exact)
     found = torch.autograd.grad((out * weights.cuda()).sum(), leaves)
     expected = torch.autograd.grad((wanted * weights.double()).sum(), exact)
     for mine, theirs in zip((out, *found), (wanted, *expected), strict=True):

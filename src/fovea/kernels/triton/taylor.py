@@ -1,6 +1,6 @@
 """Second-order Taylor attention on GPUs, and the state that decoding carries.
 
-The definition and what the names mean: :mod:`fovea.kernels.triton.naive`.
+The definition and what the names mean: :mod:`fovea.kernels.taylor`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fovea.kernels.taylor import EPSILON
 from fovea.kernels.triton import taylor_kernels as kernels
 from fovea.kernels.triton.call import call
 from fovea.kernels.triton.interpreter import interpreted, mend
 from fovea.kernels.triton.launch import block, precision
-from fovea.kernels.triton.naive import EPSILON
 
 if interpreted():
     mend()
